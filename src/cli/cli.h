@@ -1,0 +1,40 @@
+/*
+ * capsule-cli: one table of subcommands, one file for each. A subcommand owns its options; main()
+ * handles the global ones, `help`, and the mapping from errors to exit status (usage 2, else 1).
+ */
+#ifndef CAPSULE_CLI_CLI_H
+#define CAPSULE_CLI_CLI_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+
+struct subcommand {
+    const char *name;
+    const char *synopsis; /* what follows the name: "[-f FILE|-]" */
+    const char *summary;  /* one line for the list of commands */
+    const char *help;     /* option by option, lines ending in '\n'; may be NULL */
+    /*
+     * Runs it with argv[0] = name. Returns the exit status; -1 means *err tells why, and main
+     * prints it. Results go to standard output, everything else to standard error.
+     */
+    int (*run)(int argc, char **argv, struct error *err);
+};
+
+/* Prints synopsis and help of one subcommand to standard output. */
+void cli_print_help(const struct subcommand *cmd);
+
+/*
+ * For getopt_long() loops: the error for its '?' and ':' results and for surplus operands. Names
+ * the option at fault and points to `capsule-cli NAME --help`. Returns -1.
+ */
+int cli_usage_error(const struct subcommand *cmd, char **argv, struct error *err, const char *fmt,
+                    ...) __attribute__((format(printf, 4, 5)));
+int cli_option_error(const struct subcommand *cmd, int result, char **argv, struct error *err);
+
+/* Number of -v flags before the subcommand. */
+extern int cli_verbosity;
+
+extern const struct subcommand *const cli_subcommands[]; /* NULL-terminated */
+
+#endif

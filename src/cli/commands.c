@@ -1,0 +1,7 @@
+#include "cli/cli.h"
+
+#include <stddef.h>
+
+const struct subcommand *const cli_subcommands[] = {
+    NULL,
+};
