@@ -12,7 +12,7 @@ static inline json_t *vectors_load(const char *name)
     const char *dir = getenv("VECTORS");
     char *path = xasprintf("%s/%s", dir ? dir : "tests/vectors", name);
     json_error_t why;
-    json_t *root = json_load_file(path, 0, &why);
+    json_t *root = json_load_file(path, JSON_ALLOW_NUL, &why);
 
     if (!root)
         fail_msg("%s: %s", path, why.text);
