@@ -311,12 +311,8 @@ int attest_verify(struct slice bytes, const struct attest_anchor *anchor,
                   const struct attest_policy *policy, const struct attest_observer *observer,
                   struct attest_document *out, enum attest_failure *why, struct error *err)
 {
-    struct verification v = {.bytes = bytes,
-                             .anchor = anchor,
-                             .policy = policy,
-                             .doc = out,
-                             .why = why,
-                             .err = err};
+    struct verification v = {
+        .bytes = bytes, .anchor = anchor, .policy = policy, .doc = out, .why = why, .err = err};
     int ret;
 
     if (policy->pcrs & 1 && is_zero(slice_of(policy->pcr[0], ATTEST_PCR_LEN))) {
