@@ -86,8 +86,8 @@ static inline void write_sections(struct eif_writer *w, const struct eif_info *i
         const struct eif_section *s = &info->sections[i];
 
         if (s->type != EIF_SIGNATURE)
-            assert_ok(eif_writer_add(w, s->type, slice_of(bytes.ptr + s->offset + 12, s->size),
-                                     &err));
+            assert_ok(
+                eif_writer_add(w, s->type, slice_of(bytes.ptr + s->offset + 12, s->size), &err));
     }
 }
 

@@ -105,8 +105,8 @@ static void item_of_json(const json_t *j, int64_t mtime, struct item *it)
         .name = buf_slice(&it->name),
         .target = buf_slice(&it->target),
         .size = it->data.len,
-        .mode = type_of(vectors_str(j, "type")) |
-                (uint32_t)strtoul(vectors_str(j, "mode"), NULL, 8),
+        .mode =
+            type_of(vectors_str(j, "type")) | (uint32_t)strtoul(vectors_str(j, "mode"), NULL, 8),
         .uid = (uint32_t)json_integer_value(json_object_get(j, "uid")),
         .gid = (uint32_t)json_integer_value(json_object_get(j, "gid")),
         .mtime = mtime,
@@ -170,9 +170,15 @@ static void test_crc32(void **state)
 
 /* ---- what the writer refuses ---- */
 
-#define NAME(s)    .name = {(const uint8_t *)(s), sizeof(s) - 1}
-#define DIR_OF(s)  {NAME(s), .mode = S_IFDIR | 0755}
-#define FILE_OF(s) {NAME(s), .mode = S_IFREG | 0644}
+#define NAME(s) .name = {(const uint8_t *)(s), sizeof(s) - 1}
+#define DIR_OF(s)                                                                                  \
+    {                                                                                              \
+        NAME(s), .mode = S_IFDIR | 0755                                                            \
+    }
+#define FILE_OF(s)                                                                                 \
+    {                                                                                              \
+        NAME(s), .mode = S_IFREG | 0644                                                            \
+    }
 
 struct bad_archive {
     struct cpio_entry entries[4]; /* the last one that has a name is at fault */
@@ -227,8 +233,8 @@ static void test_writer_refuses(void **state)
 static void test_writer_wants_whole_files(void **state)
 {
     static const struct cpio_entry file = {NAME("f"), .mode = S_IFREG, .size = 3};
-    static const struct cpio_entry linked = {
-        NAME("f"), .mode = S_IFREG, .link_group = 5, .link_count = 2};
+    static const struct cpio_entry linked = {NAME("f"), .mode = S_IFREG, .link_group = 5,
+                                             .link_count = 2};
     AUTO_BUF struct buf out = BUF(1 << 16);
     AUTO_CPIO_WRITER struct cpio_writer *w = cpio_writer_new(to_buf, &out);
     AUTO_CPIO_WRITER struct cpio_writer *half = cpio_writer_new(to_buf, &out);
@@ -254,8 +260,8 @@ static void test_writer_wants_whole_files(void **state)
 static void test_names_between_a_directory_and_its_entries(void **state)
 {
     static const struct cpio_entry entries[] = {
-        DIR_OF("a"), DIR_OF("a!"), FILE_OF("a!/x"), FILE_OF("a-b"), DIR_OF("a.d"), FILE_OF("a.d/y"),
-        FILE_OF("a/c"), DIR_OF("a/d"), FILE_OF("a/d/e"), FILE_OF("a0")};
+        DIR_OF("a"),      DIR_OF("a!"),   FILE_OF("a!/x"), FILE_OF("a-b"),   DIR_OF("a.d"),
+        FILE_OF("a.d/y"), FILE_OF("a/c"), DIR_OF("a/d"),   FILE_OF("a/d/e"), FILE_OF("a0")};
     AUTO_BUF struct buf out = BUF(1 << 16);
     AUTO_CPIO_WRITER struct cpio_writer *w = cpio_writer_new(to_buf, &out);
     struct error err;
@@ -398,7 +404,10 @@ static void test_reader_refuses(void **state)
         {0, "x", 1, ERR_INVALID, "no newc archive"},
         {0, "\x1f\x8b\x08", 3, ERR_UNSUPPORTED, "gzip"},
         {0, "\x28\xb5\x2f\xfd", 4, ERR_UNSUPPORTED, "zstd"},
-        {0, "\xfd" "7zXZ", 5, ERR_UNSUPPORTED, "xz"},
+        {0,
+         "\xfd"
+         "7zXZ",
+         5, ERR_UNSUPPORTED, "xz"},
         {14, "0000 000", 8, ERR_INVALID, "hexadecimal"},
         {14, "0x000000", 8, ERR_INVALID, "hexadecimal"},
         {94, "00000000", 8, ERR_INVALID, "empty or longer"},

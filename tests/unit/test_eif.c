@@ -191,16 +191,16 @@ static void test_metadata_of_inputs(void **state)
     AUTO_FREE char *custom = json_dumps(json_object_get(parsed, "CustomMetadata"), JSON_ENCODE_ANY);
     AUTO_FREE char *docker = json_dumps(json_object_get(parsed, "DockerInfo"), JSON_ENCODE_ANY);
     AUTO_BUF struct buf got = BUF(4096);
-    struct eif_metadata m = {
-        .image_name = vectors_str(parsed, "ImageName"),
-        .image_version = vectors_str(parsed, "ImageVersion"),
-        .build_time = json_integer_value(json_object_get(inputs, "source_date_epoch")),
-        .build_tool = vectors_str(build, "BuildTool"),
-        .build_tool_version = vectors_str(build, "BuildToolVersion"),
-        .operating_system = vectors_str(build, "OperatingSystem"),
-        .kernel_version = vectors_str(build, "KernelVersion"),
-        .docker_info = slice_str(docker),
-        .custom = slice_str(custom)};
+    struct eif_metadata m = {.image_name = vectors_str(parsed, "ImageName"),
+                             .image_version = vectors_str(parsed, "ImageVersion"),
+                             .build_time =
+                                 json_integer_value(json_object_get(inputs, "source_date_epoch")),
+                             .build_tool = vectors_str(build, "BuildTool"),
+                             .build_tool_version = vectors_str(build, "BuildToolVersion"),
+                             .operating_system = vectors_str(build, "OperatingSystem"),
+                             .kernel_version = vectors_str(build, "KernelVersion"),
+                             .docker_info = slice_str(docker),
+                             .custom = slice_str(custom)};
     struct error err;
 
     (void)state;
@@ -216,15 +216,17 @@ static void test_metadata_is_canonical(void **state)
 {
     AUTO_BUF struct buf got = BUF(4096);
     struct eif_metadata m = {.image_name = "a\"\n\xc3\xa9",
-                             .custom = slice_str(" { \"b\" : [1, 2.5, null],\n \"a\":{\"z\":0,\"B\":"
-                                                 "true}, \"\\u00e9\":\"/\"} ")};
+                             .custom =
+                                 slice_str(" { \"b\" : [1, 2.5, null],\n \"a\":{\"z\":0,\"B\":"
+                                           "true}, \"\\u00e9\":\"/\"} ")};
     struct error err;
 
     (void)state;
     assert_ok(eif_metadata_build(&m, &got, &err));
     assert_string_equal(
         buf_cstr(&got),
-        "{\"ImageName\":\"a\\\"\\n\xc3\xa9\",\"ImageVersion\":\"\",\"BuildMetadata\":{\"BuildTime\":"
+        "{\"ImageName\":\"a\\\"\\n\xc3\xa9\",\"ImageVersion\":\"\",\"BuildMetadata\":{"
+        "\"BuildTime\":"
         "\"1970-01-01T00:00:00+00:00\",\"BuildTool\":\"capsule\",\"BuildToolVersion\":\"\","
         "\"OperatingSystem\":\"\",\"KernelVersion\":\"\"},\"DockerInfo\":{},\"CustomMetadata\":"
         "{\"a\":{\"B\":true,\"z\":0},\"b\":[1,2.5,null],\"\xc3\xa9\":\"/\"}}");
@@ -237,9 +239,9 @@ static void test_metadata_refuses(void **state)
     struct error err = {0};
 
     (void)state;
-    assert_int_equal(eif_metadata_build(&(struct eif_metadata){.custom = slice_str("{\"a\":}")},
-                                        &out, &err),
-                     -1);
+    assert_int_equal(
+        eif_metadata_build(&(struct eif_metadata){.custom = slice_str("{\"a\":}")}, &out, &err),
+        -1);
     assert_non_null(strstr(err.msg, "CustomMetadata is not JSON"));
     assert_int_equal(
         eif_metadata_build(&(struct eif_metadata){.custom = slice_str("{\"a\":1,\"a\":2}")}, &out,
@@ -358,8 +360,7 @@ static void test_random_round_trip(void **state)
         for (size_t i = 0; i < ARRAY_LEN(types); i++) {
             AUTO_BUF struct buf b = BUF(1 << 23);
             size_t len = sizes[(size_t)rand() % ARRAY_LEN(sizes)];
-            struct slice data =
-                random_bytes(&b, types[i] == EIF_RAMDISK ? len & ~(size_t)3 : len);
+            struct slice data = random_bytes(&b, types[i] == EIF_RAMDISK ? len & ~(size_t)3 : len);
 
             feed(&o, types[i], ramdisk, data);
             ramdisk += types[i] == EIF_RAMDISK;

@@ -90,8 +90,7 @@ static void read_signature(const json_t *image, struct eif_signature *s, struct 
     *s = EIF_SIGNATURE_NONE;
     *c = EIF_CERTIFICATE_NONE;
     assert_ok(eif_read_info(fd, "image", &info, NULL, &err));
-    assert_ok(
-        eif_signature_read(fd, "image", eif_section_find(&info, EIF_SIGNATURE, 0), s, &err));
+    assert_ok(eif_signature_read(fd, "image", eif_section_find(&info, EIF_SIGNATURE, 0), s, &err));
     assert_ok(eif_certificate_parse(buf_slice(&s->certificate_pem), c, &err));
 }
 
@@ -164,8 +163,8 @@ static void test_signer_refuses(void **state)
     struct error err = {0};
 
     (void)state;
-    assert_null(eif_signer_new(key, slice_str(vectors_str(b, "signing_certificate_pem")), IN_2026,
-                               &err));
+    assert_null(
+        eif_signer_new(key, slice_str(vectors_str(b, "signing_certificate_pem")), IN_2026, &err));
     assert_non_null(strstr(err.msg, "does not belong to the private key"));
     assert_null(eif_signer_new(key, cert, INT64_C(4000000000), &err));
     assert_non_null(strstr(err.msg, "ran out"));

@@ -147,8 +147,9 @@ static void test_app_ramdisk(void **state)
     (void)state;
     place_set_up(&p);
     assert_ok(eif_unpack_ramdisk(fd, 1, p.in, &options, &err));
-    assert_content(p.in, "bin/app", "\x7f"
-                                    "ELF placeholder");
+    assert_content(p.in, "bin/app",
+                   "\x7f"
+                   "ELF placeholder");
     assert_int_equal(stat_of(p.in, "bin/app").st_mode, S_IFREG | 0755);
     assert_int_equal(readlinkat(p.in, "bin/app-link", target, sizeof(target)), 3);
     assert_string_equal(target, "app");
@@ -246,12 +247,11 @@ static void test_nothing_gets_out(void **state)
             assert_ok(rc);
         } else {
             const char *bar = strchr(cases[i].why, '|');
-            AUTO_FREE char *first = bar ? xstrndup(cases[i].why, (size_t)(bar - cases[i].why))
-                                        : xstrdup(cases[i].why);
+            AUTO_FREE char *first =
+                bar ? xstrndup(cases[i].why, (size_t)(bar - cases[i].why)) : xstrdup(cases[i].why);
 
             assert_int_equal(rc, -1);
-            if (!strstr(err.msg, first) && !(bar && strstr(err.msg, bar + 1)) &&
-                err.sys != ELOOP)
+            if (!strstr(err.msg, first) && !(bar && strstr(err.msg, bar + 1)) && err.sys != ELOOP)
                 fail_msg("case %zu: %s", i, err.msg);
         }
     }
@@ -260,9 +260,8 @@ static void test_nothing_gets_out(void **state)
 /* A directory that held the first name is swapped for a link to the outside. */
 static void test_hard_link_does_not_follow(void **state)
 {
-    static const struct raw entries[] = {{"d", S_IFDIR | 0755, NULL, 1, 1},
-                                         {"d/secret", S_IFREG | 0644, NULL, 2, 2},
-                                         {NULL}};
+    static const struct raw entries[] = {
+        {"d", S_IFDIR | 0755, NULL, 1, 1}, {"d/secret", S_IFREG | 0644, NULL, 2, 2}, {NULL}};
     static const struct raw later[] = {{"d/secret", S_IFREG | 0644, NULL, 2, 2}, {NULL}};
     AUTO_PLACE struct place p;
     struct error err = {0};
