@@ -85,11 +85,17 @@ static const char *place_of_port(const struct manifest *m, uint16_t port)
     return "app";
 }
 
-static void local_service(struct table *t, const char *what, uint16_t port)
+/* A listener of ours on the enclave's loopback. */
+static void local_service(struct table *t, const struct manifest *m, const char *what,
+                          uint16_t port)
 {
+    bool published = false;
+
+    for (size_t i = 0; i < m->ingress.count; i++)
+        published |= m->ingress.items[i].listen_port == port;
     cell(t, "%s", what);
     cell(t, "127.0.0.1:%u", port);
-    cell(t, "not reachable");
+    cell(t, "%s", published ? "through ingress" : "not reachable");
     cell(t, "%s", "");
 }
 
@@ -112,13 +118,13 @@ static void print_ports(const struct manifest *m)
         cell(&t, "-p %u:%u", in->listen_port, in->listen_port);
     }
     if (m->api.present) {
-        local_service(&t, "Capsule API", m->api.listen_port);
-        local_service(&t, "auxiliary API", manifest_aux_port(m));
+        local_service(&t, m, "Capsule API", m->api.listen_port);
+        local_service(&t, m, "auxiliary API", manifest_aux_port(m));
     }
     if (manifest_egress_enabled(m))
-        local_service(&t, "egress proxy", m->egress.proxy_port);
+        local_service(&t, m, "egress proxy", m->egress.proxy_port);
     for (size_t i = 0; manifest_helios_active(m) && i < m->helios_rpc.chains.count; i++)
-        local_service(&t, "light client RPC", m->helios_rpc.chains.items[i].local_rpc_port);
+        local_service(&t, m, "light client RPC", m->helios_rpc.chains.items[i].local_rpc_port);
     cell(&t, "status stream");
     cell(&t, "vsock %u", VSOCK_PORT_STATUS);
     cell(&t, "host only");

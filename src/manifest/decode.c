@@ -1,4 +1,5 @@
 /* From the YAML tree to struct manifest, by the schema table. */
+#include "base/text.h"
 #include "manifest/loader.h"
 
 static void decode_map(struct loader *l, const struct schema_object *o, const struct yaml_node *map,
@@ -274,14 +275,13 @@ static void number_error(struct loader *l, const struct schema_field *f,
         break;
     case NUMBER_OVERFLOW:
     case NUMBER_NEGATIVE:
-        if (f->max == UINT64_MAX || f->max == INT32_MAX)
-            loader_error(l, "%s is too %s; %llu is the %s", found,
-                         fault == NUMBER_OVERFLOW ? "large" : "small",
-                         (unsigned long long)(fault == NUMBER_OVERFLOW ? f->max : f->min),
-                         fault == NUMBER_OVERFLOW ? "most" : "least");
+        if (f->max == UINT64_MAX || f->max == INT32_MAX || f->max == UINT32_MAX)
+            loader_error(l, "must be %s %llu, not %s",
+                         fault == NUMBER_OVERFLOW ? "at most" : "at least",
+                         (unsigned long long)(fault == NUMBER_OVERFLOW ? f->max : f->min), found);
         else
-            loader_error(l, "%s is not within %llu and %llu", found, (unsigned long long)f->min,
-                         (unsigned long long)f->max);
+            loader_error(l, "must be from %llu to %llu, not %s", (unsigned long long)f->min,
+                         (unsigned long long)f->max, found);
         break;
     default:
         loader_error(l, "needs a whole number, not %s", found);

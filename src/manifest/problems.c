@@ -106,12 +106,9 @@ __attribute__((format(printf, 6, 0))) static void report(struct loader *l, bool 
 __attribute__((format(printf, 4, 0))) static void
 report_at(struct loader *l, bool warning, const void *member, const char *fmt, va_list ap)
 {
-    static const struct manifest_place nowhere = {.path = ""};
     const struct manifest_place *at = manifest_where(l->m, member);
 
-    if (!at)
-        at = &nowhere;
-    report(l, warning, at->line, at->column, at->path, fmt, ap);
+    report(l, warning, at ? at->line : 0, at ? at->column : 0, at ? at->path : "", fmt, ap);
 }
 
 void loader_error(struct loader *l, const char *fmt, ...)
