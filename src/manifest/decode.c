@@ -88,14 +88,15 @@ static void undefined_alias(struct loader *l, const struct yaml_node *alias)
 {
     char text[SHOWN_SIZE];
 
-    shown(slice_of(alias->text, alias->len), text);
     loader_error(l,
-                 "YAML takes *%s for an alias, and there is no &%s before it; a value that starts "
-                 "with * goes in quotes: \"*%s\"",
-                 text, text, text);
+                 "a value that starts with * needs quotes: \"*%s\"; without them it is a YAML "
+                 "alias, and no anchor of that name comes before it",
+                 shown(slice_of(alias->text, alias->len), text));
 }
 
-static bool tag_fits(const struct yaml_node *node, enum schema_type type)
+static const char core_tag[] = "tag:yaml.org,2002:"; /* what "!!" stands for */
+
+static bool check_tag(struct loader *l, const struct yaml_node *node, enum schema_type type)
 {
     static const char *const names[] = {
         [SCHEMA_STRING] = "str",  [SCHEMA_BOOL] = "bool", [SCHEMA_U16] = "int",
@@ -103,10 +104,20 @@ static bool tag_fits(const struct yaml_node *node, enum schema_type type)
         [SCHEMA_ENUM] = "str",    [SCHEMA_MAP] = "map",   [SCHEMA_LIST] = "seq",
         [SCHEMA_STRINGS] = "seq",
     };
-    static const char prefix[] = "tag:yaml.org,2002:";
+    size_t core = sizeof(core_tag) - 1;
+    char text[SHOWN_SIZE];
 
-    return !node->tag || (strncmp(node->tag, prefix, sizeof(prefix) - 1) == 0 &&
-                          strcmp(node->tag + sizeof(prefix) - 1, names[type]) == 0);
+    if (!node->tag)
+        return true;
+    if (strncmp(node->tag, core_tag, core) != 0)
+        loader_error(l, "the tag %s means nothing here; remove it",
+                     shown(slice_str(node->tag), text));
+    else if (strcmp(node->tag + core, names[type]) != 0)
+        loader_error(l, "the tag !!%s does not fit here; remove it",
+                     shown(slice_str(node->tag + core), text));
+    else
+        return true;
+    return false;
 }
 
 /* ---- scalars ---- */
@@ -299,6 +310,10 @@ static void decode_number(struct loader *l, const struct schema_field *f,
         loader_error(l, "needs a whole number, not %s", kind_word(node));
         return;
     }
+    if (yaml_is_null(node)) {
+        loader_error(l, "needs a value");
+        return;
+    }
     fault = read_number(slice_of(node->text, node->len), &value);
     if (!node->plain && fault != NUMBER_NONE) {
         loader_error(l, "needs a number without quotes, not %s", describe(node, found));
@@ -321,7 +336,7 @@ static void decode_enum(struct loader *l, const struct schema_field *f,
                         const struct yaml_node *node, void *base)
 {
     AUTO_BUF struct buf names = BUF(512);
-    const char *known[8], *near;
+    const char *known[8] = {NULL}, *near;
     char found[SHOWN_SIZE + 16];
     size_t count = 0;
     bool fits = true;
@@ -355,9 +370,7 @@ static void decode_entry(struct loader *l, const struct schema_field *f,
     } else if (f->type == SCHEMA_STRINGS) {
         char **at = entry;
 
-        if (!tag_fits(value, SCHEMA_STRING))
-            loader_error(l, "the tag %s does not fit here; remove it", value->tag);
-        else
+        if (check_tag(l, value, SCHEMA_STRING))
             *at = decode_text(l, value, true, false);
         if (*at && f->check) {
             remember_place(l, at);
@@ -378,8 +391,12 @@ static void decode_list(struct loader *l, const struct schema_field *f,
     char found[SHOWN_SIZE + 16];
 
     if (node->type != YAML_SEQUENCE) {
-        loader_error(l, "needs a list, each entry on a line that starts with \"- \"; found %s",
-                     describe(node, found));
+        if (f->type == SCHEMA_LIST)
+            loader_error(l, "needs a list of entries such as \"- %s: ...\", not %s",
+                         f->object->fields[0].key, describe(node, found));
+        else
+            loader_error(l, "needs a list, each entry behind a \"- \", not %s",
+                         describe(node, found));
         return;
     }
     if (f->max && count > f->max) {
@@ -428,22 +445,32 @@ static bool find_elsewhere(const struct schema_object *o, const char *key, bool 
     return false;
 }
 
-static void unknown_key(struct loader *l, const struct schema_object *o, const char *key)
+static const struct schema_field *find_field(const struct schema_object *o, const char *key)
 {
-    const char *known[SCHEMA_FIELDS_MAX], *near;
+    for (const struct schema_field *f = o->fields; f < o->fields + o->count; f++)
+        if (strcmp(f->key, key) == 0)
+            return f;
+    return NULL;
+}
+
+/* Returns the row that the key is a misspelling of, if it is one. */
+static const struct schema_field *unknown_key(struct loader *l, const struct schema_object *o,
+                                              const char *key)
+{
+    const char *known[SCHEMA_FIELDS_MAX] = {NULL}, *near;
     AUTO_BUF struct buf elsewhere = BUF(256);
     AUTO_BUF struct buf all = BUF(512);
 
     if (strcmp(key, "<<") == 0) {
         loader_error(l, "merge keys are not supported; write the keys out");
-        return;
+        return NULL;
     }
     for (size_t i = 0; i < o->count; i++)
         known[i] = o->fields[i].key;
     near = nearest_word(key, known, o->count);
     if (near) {
         loader_error(l, "unknown key; did you mean \"%s\"?", near);
-        return;
+        return find_field(o, near);
     }
     for (const struct schema_field *f = schema_root.fields;
          o != &schema_root && f < schema_root.fields + schema_root.count; f++) {
@@ -452,17 +479,18 @@ static void unknown_key(struct loader *l, const struct schema_object *o, const c
                          "unknown key here; did you mean \"%s\" at the top level, with less "
                          "indentation?",
                          key);
-            return;
+            return NULL;
         }
     }
     if (find_elsewhere(&schema_root, key, true, &elsewhere)) {
         loader_error(l, "unknown key here; did you mean %s?", buf_cstr(&elsewhere));
-        return;
+        return NULL;
     }
     for (size_t i = 0; i < o->count; i++)
         if (buf_printf(&all, "%s%s", i ? ", " : "", known[i]) < 0)
             break;
     loader_error(l, "unknown key; the keys here are %s", buf_cstr(&all));
+    return NULL;
 }
 
 static void decode_scalar(struct loader *l, const struct schema_field *f,
@@ -505,10 +533,8 @@ static void decode_field(struct loader *l, const struct schema_field *f,
             return;
         value = &empty;
     }
-    if (!tag_fits(value, f->type)) {
-        loader_error(l, "the tag %s does not fit here; remove it", value->tag);
+    if (!check_tag(l, value, f->type))
         return;
-    }
     remember_place(l, at);
     if (f->type == SCHEMA_MAP) {
         *(bool *)at = true;
@@ -518,14 +544,6 @@ static void decode_field(struct loader *l, const struct schema_field *f,
     } else {
         decode_scalar(l, f, value, base);
     }
-}
-
-static const struct schema_field *find_field(const struct schema_object *o, const char *key)
-{
-    for (const struct schema_field *f = o->fields; f < o->fields + o->count; f++)
-        if (strcmp(f->key, key) == 0)
-            return f;
-    return NULL;
 }
 
 static void decode_pair(struct loader *l, const struct schema_object *o,
@@ -549,7 +567,12 @@ static void decode_pair(struct loader *l, const struct schema_object *o,
     before = enter_key(l, key->text);
     f = find_field(o, key->text);
     if (!f) {
-        unknown_key(l, o, key->text);
+        f = unknown_key(l, o, key->text);
+        if (f && !first_line[f - o->fields])
+            first_line[f - o->fields] = UINT32_MAX; /* so it is not missing as well */
+    } else if (first_line[f - o->fields] == UINT32_MAX) {
+        first_line[f - o->fields] = key_node->line;
+        decode_field(l, f, key_node, node, base);
     } else if (first_line[f - o->fields]) {
         loader_error(l, "duplicate key; it is on line %u already", first_line[f - o->fields]);
     } else {
@@ -567,7 +590,8 @@ static void decode_map(struct loader *l, const struct schema_object *o, const st
     char found[SHOWN_SIZE + 16];
 
     if (map->type != YAML_MAPPING) {
-        loader_error(l, "needs a mapping (key: value), not %s", describe(map, found));
+        loader_error(l, "needs keys, such as \"%s: ...\", not %s", o->fields[0].key,
+                     describe(map, found));
         return;
     }
     for (const struct yaml_node *k = map->child; k && !l->stopped; k = k->next->next)
@@ -595,8 +619,7 @@ void decode_manifest(struct loader *l, const struct yaml_tree *tree)
     schema_set_defaults(&schema_root, l->m);
     stand_at(l, root, NULL);
     if (yaml_is_null(root))
-        loader_error(l, "the file is empty; it needs at least version, name, target and "
-                        "sources.app");
+        loader_error(l, "the file is empty");
     else if (root->type != YAML_MAPPING)
         loader_error(l, "a manifest is a mapping of keys, such as \"version: v1\"; this is %s",
                      root->type == YAML_SCALAR ? "plain text" : kind_word(root));

@@ -154,6 +154,7 @@ struct manifest_kms {
 };
 
 enum manifest_chain_kind {
+    MANIFEST_CHAIN_UNKNOWN, /* never in a loaded manifest */
     MANIFEST_CHAIN_ETHEREUM,
     MANIFEST_CHAIN_OPSTACK,
 };

@@ -181,7 +181,7 @@ static void check_helios(struct loader *l)
     for (size_t i = 0; i < helios->chains.count; i++) {
         struct manifest_chain *c = &chains[i];
 
-        if (c->network && written(l, &c->kind))
+        if (c->network && c->kind != MANIFEST_CHAIN_UNKNOWN)
             check_network(l, c);
         if (c->network_id && is_blank(c->network_id))
             loader_error_at(l, &c->network_id, "must not be blank; leave the key out instead");

@@ -232,17 +232,16 @@ static void check_image_name(struct loader *l, const char *whole, const char *na
     if (!fault)
         return;
     shown(slice_str(whole), text);
-    if (scheme)
+    if (whole[0] == '/' || whole[0] == '.')
         loader_error(l,
-                     "\"%s\" is no image: an image in a registry is NAME[:TAG] or "
-                     "docker://NAME[:TAG]",
+                     "\"%s\" looks like a path; write dir:PATH for a directory with a root file "
+                     "system, oci:PATH, oci-archive:PATH or docker-archive:PATH for an image",
                      text);
+    else if (scheme)
+        loader_error(
+            l, "\"%s\" is no image; one in a registry is NAME[:TAG] or docker://NAME[:TAG]", text);
     else
-        loader_error(l, "\"%s\" is no image name: %s%s", text, fault,
-                     whole[0] == '/' || whole[0] == '.'
-                         ? "; for a directory write dir:PATH, for an archive oci-archive:PATH or "
-                           "docker-archive:PATH"
-                         : "");
+        loader_error(l, "\"%s\" is no image name: %s", text, fault);
 }
 
 void rule_image(struct loader *l, void *value)

@@ -252,6 +252,7 @@ static const char *advice(const char *msg)
         {"invalid indentation", "keys of one block start in the same column"},
         {"invalid mapping in plain multiline", "keys of one block start in the same column"},
         {"invalid escape", "write \\\\ for a backslash, or use single quotes"},
+        {"missing comma", "separate entries by commas, and close each { and ["},
         {"could not find expected ':'", "a key is followed by \": \""},
     };
 
