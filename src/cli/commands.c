@@ -1,3 +1,4 @@
+#include "cli/attest.h"
 #include "cli/cli.h"
 
 #include <stddef.h>
@@ -10,4 +11,6 @@ extern const struct subcommand cmd_validate;
 
 const struct subcommand *const cli_subcommands[] = {
     &cmd_build, &cmd_validate, &cmd_explain, &cmd_schema, &cmd_eif, NULL,
+    &cmd_attest,
+    NULL,
 };
