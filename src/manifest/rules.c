@@ -2,6 +2,7 @@
  * Rules that concern more than one value: spec/manifest.md sections 5 and 8.1. A value that was
  * refused before is NULL, "" or 0 here, and is passed over, so that one mistake is told once.
  */
+#include "base/text.h"
 #include "manifest/loader.h"
 
 #include <strings.h>
@@ -90,11 +91,11 @@ static void check_storage(struct loader *l)
 
 static void check_registry(struct loader *l, const char *registry)
 {
-    const char *hex = registry + 2;
+    uint8_t address[20];
     char text[SHOWN_SIZE];
 
-    if (strlen(registry) != 42 || registry[0] != '0' || (registry[1] | 0x20) != 'x' ||
-        strspn(hex, "0123456789abcdefABCDEF") != 40)
+    if (registry[0] != '0' || (registry[1] != 'x' && registry[1] != 'X') ||
+        hex_decode(slice_str(registry + 2), address, sizeof(address)) < 0)
         loader_error_at(l, &l->m->kms_integration.nova_app_registry,
                         "\"%s\" is no contract address: 0x and 40 hex digits",
                         shown(slice_str(registry), text));
