@@ -10,6 +10,17 @@
 #include <sys/stat.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+
+/* Four temporary files a run: in memory that is ten times faster. */
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    setenv("TMPDIR", "/dev/shm", 0);
+    log_setup(LOG_ERROR, LOG_TEXT);
+    return 0;
+}
 
 static void base(struct tree *t)
 {
@@ -55,7 +66,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size < 1)
         return 0;
-    log_setup(LOG_ERROR, LOG_TEXT);
     t = tree_new(&limits, NULL);
     if (!t)
         abort();
