@@ -2,6 +2,12 @@
 
 #include <stddef.h>
 
+extern const struct subcommand cmd_build;
+extern const struct subcommand cmd_eif;
+extern const struct subcommand cmd_explain;
+extern const struct subcommand cmd_schema;
+extern const struct subcommand cmd_validate;
+
 const struct subcommand *const cli_subcommands[] = {
-    NULL,
+    &cmd_build, &cmd_validate, &cmd_explain, &cmd_schema, &cmd_eif, NULL,
 };
