@@ -2,6 +2,7 @@
 and what a user sees on the console. Where vhost-device-vsock is installed the machine has vsock, and the
 boot goes all the way to the runtime."""
 
+import fcntl
 import os
 import pathlib
 import re
@@ -285,6 +286,28 @@ def test_build_path_follows_the_inputs(tmp_path):
     with open(copy / "config", "a") as f:
         f.write("CONFIG_SWAP=y\n")
     assert path() != before
+
+
+def test_build_waits_for_another(tmp_path):
+    """Two builds at a time: the second waits and finds the kernel of the first."""
+    path = pathlib.Path(kernel_build("--print-path", cache=tmp_path).stdout.strip())
+    path.parent.mkdir(parents=True)
+    left_behind = path.parents[1] / "work.killed"
+    left_behind.mkdir()
+    with open(path.parents[1] / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        p = subprocess.Popen([KERNEL_BUILD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
+        try:
+            assert p.stderr.readline() == f"kernel/build: waiting for another build in {path.parents[1]}\n"
+            path.write_text("as if another build had made it")
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert p.communicate(timeout=20) == (f"{path}\n", "")
+        finally:
+            p.kill()
+            p.wait()
+    assert p.returncode == 0
+    assert not left_behind.exists()
 
 
 def test_build_errors_are_sentences(tmp_path):
