@@ -136,8 +136,7 @@ static int take(int opt, char **argv, struct options *o, struct error *err)
 
 int options_parse(int argc, char **argv, struct options *out, struct error *err)
 {
-    struct options o = {
-        .carrier = {.kind = CARRIER_VSOCK, .side = CARRIER_ENCLAVE, .dir_fd = -1}};
+    struct options o = {.carrier = {.kind = CARRIER_VSOCK, .side = CARRIER_ENCLAVE, .dir_fd = -1}};
     struct error first = {.kind = ERR_NONE}, *slot = &first;
     int opt;
 
@@ -151,8 +150,9 @@ int options_parse(int argc, char **argv, struct options *out, struct error *err)
         if (!o.config_dir)
             error_set(slot, ERR_USAGE, "--config-dir is required");
         else if (!o.argv == !o.launch)
-            error_set(slot, ERR_USAGE, "the app's command is needed: --launch FILE, or -- COMMAND "
-                                       "behind the options, and not both");
+            error_set(slot, ERR_USAGE,
+                      "the app's command is needed: --launch FILE, or -- COMMAND "
+                      "behind the options, and not both");
     }
     *out = o;
     if (first.kind == ERR_NONE)

@@ -19,6 +19,7 @@
 #define RUNTIME_TAKEN_MS 15000 /* for the host to take the final state and the log's end */
 
 struct event_base;
+struct nsm;
 
 struct runtime {
     struct options options;
@@ -29,6 +30,7 @@ struct runtime {
     struct log_server *log;
     struct manifest *manifest;
     struct launch launch;
+    struct nsm *nsm; /* NULL without one, which only --no-bootstrap allows */
     struct clock_client *clock;
     struct enclave_ingress *ingress;
     size_t started; /* services of the table that run */

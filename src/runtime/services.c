@@ -1,12 +1,66 @@
 #include "base/log.h"
 #include "enclave/bootstrap.h"
+#include "nsm/nsm.h"
 #include "runtime/runtime.h"
 
-/* ---- loopback ---- */
+#define SEED_BYTES  256
+#define NSM_DIAL_MS 10000
 
-static int start_loopback(struct runtime *rt, struct error *err)
+/* ---- the security module ---- */
+
+static int dial_soft_nsm(void *arg, struct error *err)
 {
-    return rt->options.no_bootstrap ? 0 : bootstrap_loopback(err);
+    const struct runtime *rt = arg;
+    uint32_t port;
+
+    if (vsock_host_port(carrier_cid(rt->carrier), VSOCK_OFFSET_NSM, &port, err) < 0)
+        return -1;
+    return carrier_dial_wait(rt->carrier, port, NSM_DIAL_MS, err);
+}
+
+/* A real module always wins: the launcher's word for the soft one is not to be trusted beside it.
+ */
+static int start_nsm(struct runtime *rt, struct error *err)
+{
+    struct error why;
+
+    rt->nsm = nsm_open_device(NULL, &why);
+    if (rt->nsm)
+        return 0;
+    if (rt->options.soft_nsm && why.kind == ERR_NOT_FOUND) {
+        log_warn("nsm", "soft NSM: attestations are signed by this machine's development root, "
+                        "nothing here is confidential");
+        rt->nsm = nsm_open_stream(dial_soft_nsm, rt, NSM_STREAM_TIMEOUT_MS);
+        return 0;
+    }
+    if (rt->options.no_bootstrap)
+        return 0;
+    *err = why;
+    return -1;
+}
+
+static void stop_nsm(struct runtime *rt)
+{
+    nsm_close(rt->nsm);
+    rt->nsm = NULL;
+}
+
+/* ---- loopback and random pool ---- */
+
+static int start_machine(struct runtime *rt, struct error *err)
+{
+    uint8_t seed[SEED_BYTES];
+    int rc;
+
+    if (rt->options.no_bootstrap)
+        return 0;
+    if (bootstrap_loopback(err) < 0)
+        return -1;
+    rc = nsm_random(rt->nsm, seed, sizeof(seed), err);
+    if (rc == 0)
+        rc = bootstrap_entropy(slice_of(seed, sizeof(seed)), rt->options.soft_nsm, err);
+    mem_wipe(seed, sizeof(seed));
+    return rc;
 }
 
 /* ---- clock ---- */
@@ -102,7 +156,8 @@ static int start_app(struct runtime *rt, struct error *err)
 
 /* spec/runtime.md section 4.2: the order must hold. */
 const struct service runtime_services[] = {
-    {"loopback", start_loopback, NULL, NULL},
+    {"nsm", start_nsm, NULL, stop_nsm},
+    {"machine", start_machine, NULL, NULL},
     {"clock", start_clock, NULL, stop_clock},
     {"ingress", start_ingress, drain_ingress, stop_ingress},
     {"app", start_app, NULL, NULL},
