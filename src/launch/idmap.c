@@ -344,6 +344,18 @@ int idmap_call(const struct idmap *map, int (*fn)(void *arg, struct error *err),
     return rc;
 }
 
+static int remove_inside(void *arg, struct error *err)
+{
+    return tree_remove(arg, err);
+}
+
+int idmap_tree_remove(const struct idmap *map, const char *path, struct error *err)
+{
+    if (!map->by_helper)
+        return tree_remove(path, err);
+    return idmap_call(map, remove_inside, (void *)(uintptr_t)path, err);
+}
+
 static bool sysctl_is(const char *path, char value)
 {
     AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);

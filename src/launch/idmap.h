@@ -65,6 +65,12 @@ int idmap_enter(const struct idmap *map, struct error *err);
 int idmap_call(const struct idmap *map, int (*fn)(void *arg, struct error *err), void *arg,
                struct error *err);
 
+/*
+ * tree_remove() of a tree whose files belong to ids of the map, when no process is left that could
+ * change it. Only a map with subordinate ids needs a process inside for that.
+ */
+int idmap_tree_remove(const struct idmap *map, const char *path, struct error *err);
+
 /* Adds the hint that fits an errno of making a user namespace (which sysctl, which confinement). */
 int idmap_hint(struct error *err, int sys);
 

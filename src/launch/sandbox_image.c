@@ -144,22 +144,11 @@ static int tree_open(const struct cache *c, const char *key, int *lock, struct e
 }
 
 struct inner {
-    int dir; /* KEY/, whose x/ is meant */
-    int x;   /* x/ */
+    int x; /* KEY/x */
     int eif;
     int size; /* KEY/size, open for writing */
     const struct idmap *map;
 };
-
-/* This and the next run in the process that idmap_call() forks. */
-static int remove_inner(void *arg, struct error *err)
-{
-    const struct inner *in = arg;
-
-    if (fchdir(in->dir) < 0)
-        return error_sys(err, errno, "entering an unpacked image");
-    return tree_remove("x", err);
-}
 
 static uint64_t counted;
 
@@ -172,6 +161,7 @@ static int count_one(const char *path, const struct stat *st, int type, struct F
     return 0;
 }
 
+/* Runs in the process that idmap_call() forks. */
 static int unpack_inner(void *arg, struct error *err)
 {
     const struct inner *in = arg;
@@ -194,15 +184,9 @@ static int remove_tree(const struct cache *c, const char *name, const struct idm
                        struct error *err)
 {
     AUTO_FREE char *path = xasprintf("%s/trees/%s", c->path, name);
-    AUTO_FD int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    struct inner in = {.dir = dir};
+    AUTO_FREE char *inner = xasprintf("%s/x", path);
 
-    if (dir < 0)
-        return errno == ENOENT ? 0 : error_sys(err, errno, "opening %s", path);
-    if (faccessat(dir, "x", F_OK, AT_SYMLINK_NOFOLLOW) == 0 &&
-        idmap_call(map, remove_inner, &in, err) < 0)
-        return error_wrap(err, "removing %s", path);
-    return tree_remove(path, err);
+    return idmap_tree_remove(map, inner, err) < 0 ? -1 : tree_remove(path, err);
 }
 
 /* Fills trees/NAME, a name that starts with a dot: what is found under such a name is garbage. */
@@ -225,7 +209,6 @@ static int fill_tree(const struct cache *c, const char *name, int eif_fd, const 
     if (fchmod(x, 0755) < 0 ||
         (map->root_uid != geteuid() && fchown(x, map->root_uid, map->root_gid) < 0))
         return error_sys(err, errno, "giving %s/x to the sandbox", path);
-    in.dir = dir;
     in.x = x;
     in.size = size;
     return idmap_call(map, unpack_inner, &in, err);

@@ -40,15 +40,6 @@ int sandbox_cache_dir(char **path, struct error *err)
     return 0;
 }
 
-/* Runs in the user namespace, where the enclave's files can be removed; the argument is the fd of
- * the run directory. */
-static int remove_disk(void *arg, struct error *err)
-{
-    if (fchdir(*(const int *)arg) < 0)
-        return error_sys(err, errno, "entering the sandbox's working directory");
-    return tree_remove("disk", err);
-}
-
 static int make_inside(int dir, const struct idmap *map, struct error *err)
 {
     static const char *const given[] = {"disk", "disk/upper", "disk/work"};
@@ -67,6 +58,7 @@ static int make_inside(int dir, const struct idmap *map, struct error *err)
 
 static int clear(int dir, const char *path, const struct idmap *map, struct error *err)
 {
+    AUTO_FREE char *disk = xasprintf("%s/disk", path);
     struct stat st;
 
     /* Empty directories go without help; a process for it costs milliseconds. */
@@ -74,7 +66,7 @@ static int clear(int dir, const char *path, const struct idmap *map, struct erro
         unlinkat(dir, "disk/upper", AT_REMOVEDIR) == 0)
         unlinkat(dir, "disk", AT_REMOVEDIR);
     if (fstatat(dir, "disk", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-        idmap_call(map, remove_disk, &dir, err) < 0)
+        idmap_tree_remove(map, disk, err) < 0)
         return -1;
     return tree_remove(path, err);
 }
