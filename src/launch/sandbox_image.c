@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -20,8 +21,11 @@
 #define DIGEST_HEX  (2 * SHA384_LEN)
 #define APP_RAMDISK 1u
 
-/* A file changed less than this before we read it could change again without a new ctime. */
-#define RACY_NS 100000000ll
+/*
+ * A file changed less than this before we read it could change again without a new ctime: time
+ * stamps move with the kernel's tick, at most 10 ms.
+ */
+#define RACY_NS 20000000ll
 
 struct cache {
     const char *path;
@@ -95,22 +99,37 @@ static int hash_ramdisk(int fd, const char *name, char digest[DIGEST_HEX + 1], s
     return 0;
 }
 
+static int64_t changed_ns(const struct stat *st)
+{
+    return (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
+}
+
+/* `build` then `run`: a moment's wait here saves reading the whole image once more next time. */
+static void let_time_pass(const struct stat *st)
+{
+    int64_t age = clock_real_ns() - changed_ns(st);
+
+    if (age >= 0 && age < RACY_NS)
+        poll(NULL, 0, (int)((RACY_NS - age) / 1000000) + 1);
+}
+
 static int identify(const struct cache *c, int fd, const char *name, char digest[DIGEST_HEX + 1],
                     struct error *err)
 {
     struct stat before, after;
-    int64_t start = clock_real_ns();
+    int64_t start;
 
     if (fstat(fd, &before) < 0)
         return error_sys(err, errno, "looking at %s", name);
     if (index_get(c, &before, digest))
         return 0;
+    let_time_pass(&before);
+    start = clock_real_ns();
     if (hash_ramdisk(fd, name, digest, err) < 0)
         return -1;
     if (fstat(fd, &after) == 0 && before.st_size == after.st_size &&
         memcmp(&before.st_mtim, &after.st_mtim, sizeof(after.st_mtim)) == 0 &&
-        memcmp(&before.st_ctim, &after.st_ctim, sizeof(after.st_ctim)) == 0 &&
-        (int64_t)after.st_ctim.tv_sec * 1000000000 + after.st_ctim.tv_nsec < start - RACY_NS)
+        changed_ns(&before) == changed_ns(&after) && changed_ns(&after) <= start - RACY_NS)
         index_put(c, &after, digest);
     return 0;
 }
