@@ -2,11 +2,13 @@
 
 #include <stddef.h>
 
+extern const struct subcommand cmd_eif;
 extern const struct subcommand cmd_explain;
 extern const struct subcommand cmd_schema;
 extern const struct subcommand cmd_validate;
 
 const struct subcommand *const cli_subcommands[] = {
+    &cmd_eif,
     &cmd_validate,
     &cmd_explain,
     &cmd_schema,

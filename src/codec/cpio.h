@@ -39,6 +39,7 @@ struct cpio_entry {
     uint32_t ino;
     uint32_t dev_major;
     uint32_t dev_minor;
+    uint32_t archive; /* which of several, from 0: inode numbers mean nothing across them */
 };
 
 /* ---- writing ---- */

@@ -19,6 +19,7 @@ struct cpio_reader {
     uint64_t left;   /* content bytes of the entry not yet given out */
     bool inside;     /* between the first entry of an archive and its trailer */
     uint32_t entries;
+    uint32_t archive;
     char name[CPIO_NAME_MAX + 1];
 };
 
@@ -242,7 +243,9 @@ int cpio_reader_next(struct cpio_reader *r, struct cpio_entry *out, struct error
             break;
         if (finish_entry(r, err) < 0)
             return -1;
+        r->archive++;
     }
+    out->archive = r->archive;
     if (++r->entries > CPIO_ENTRIES_MAX)
         return error_set(err, ERR_LIMIT, "the ramdisk has more than %d entries", CPIO_ENTRIES_MAX);
     return 1;

@@ -63,7 +63,7 @@ struct eif_info {
     uint64_t file_size;
     uint16_t version;
     uint16_t flags;
-    uint64_t default_mem;  /* bytes */
+    uint64_t default_mem; /* bytes */
     uint64_t default_cpus;
     uint32_t crc; /* as stored; not compared yet */
     unsigned int count;
@@ -179,11 +179,8 @@ struct eif_signer; /* sign.h */
  */
 int eif_writer_finish(struct eif_writer *w, const struct eif_signer *signer,
                       struct eif_measurements *out, struct error *err);
-/*
- * The checksum that a file with the given first 544 bytes and the sections written so far would
- * have: lets a copy be compared with its source. For keep_order writers, before finishing.
- */
-uint32_t eif_writer_crc(const struct eif_writer *w, const uint8_t *header);
+/* The checksum of the data of the section that was ended last. */
+uint32_t eif_writer_section_crc(const struct eif_writer *w);
 
 /* ---- checks of what goes into an image: section 8 ---- */
 
@@ -207,7 +204,7 @@ struct eif_path {
  * without a change of PCR1 (section 5). Call for every app entry: refuses one that is also in
  * `platform`, unless both are directories.
  */
-int eif_path_check(const struct eif_path *platform, size_t count, struct slice name,
-                   bool directory, struct error *err);
+int eif_path_check(const struct eif_path *platform, size_t count, struct slice name, bool directory,
+                   struct error *err);
 
 #endif

@@ -61,8 +61,7 @@ static void hash_block(struct measurer *m, size_t lane, uint64_t index)
 {
     const struct block *b = &m->blocks[index % MEASURE_BLOCKS];
 
-    hash_update(m->digests[lane == 0 ? DIGEST_IMAGE : b->second],
-                slice_of(slot(m, index), b->len));
+    hash_update(m->digests[lane == 0 ? DIGEST_IMAGE : b->second], slice_of(slot(m, index), b->len));
 }
 
 static void *run_lane(void *arg)

@@ -31,7 +31,7 @@ uint8_t *measurer_space(struct measurer *m);
  */
 void measurer_commit(struct measurer *m, size_t len, enum eif_section_type type,
                      unsigned int ramdisk);
-/* Waits for the threads and writes PCR0..2. Nothing may be committed afterwards. */
+/* Waits for the threads and writes PCR0..2. Only unmeasured types may be committed afterwards. */
 void measurer_finish(struct measurer *m, struct eif_measurements *out);
 
 #endif

@@ -22,9 +22,9 @@ const char *eif_section_name(enum eif_section_type type)
 const char *eif_fault_name(enum eif_fault fault)
 {
     static const char *const names[] = {
-        "sound",          "truncated",    "magic",        "version",           "flags",
-        "section-count",  "section-bounds", "section-type", "section-size",    "duplicate-section",
-        "section-order",  "missing-section", "crc",
+        "sound",         "truncated",       "magic",        "version",      "flags",
+        "section-count", "section-bounds",  "section-type", "section-size", "duplicate-section",
+        "section-order", "missing-section", "crc",
     };
 
     return (unsigned int)fault < ARRAY_LEN(names) ? names[fault] : "unknown";
