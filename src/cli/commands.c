@@ -12,5 +12,9 @@ extern const struct subcommand cmd_validate;
 const struct subcommand *const cli_subcommands[] = {
     &cmd_build, &cmd_validate, &cmd_explain, &cmd_schema, &cmd_eif, NULL,
     &cmd_attest,
+    &cmd_eif,
+    &cmd_validate,
+    &cmd_explain,
+    &cmd_schema,
     NULL,
 };
