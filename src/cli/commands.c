@@ -2,6 +2,13 @@
 
 #include <stddef.h>
 
+extern const struct subcommand cmd_explain;
+extern const struct subcommand cmd_schema;
+extern const struct subcommand cmd_validate;
+
 const struct subcommand *const cli_subcommands[] = {
+    &cmd_validate,
+    &cmd_explain,
+    &cmd_schema,
     NULL,
 };

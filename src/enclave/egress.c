@@ -312,137 +312,137 @@ static bool serve_one(struct egress_conn *c)
     }
     if (stream_at_end(c->client) || (in.len == 0 && c->e->draining))
         egress_conn_linger(c);
-    else if (in.len && first) {
+    else if (in.len && first)
         stream_set_timeout(c->client, EGRESS_HEAD_MS);
-        return false;
-    }
+    return false;
+}
 
-    void egress_conn_serve(struct egress_conn * c)
-    {
-        /* Replies of ours may leave the connection ready for the next request; a loop, so that a
-           client that sends a thousand at once costs no stack. */
-        while (c->state == CONN_HEAD && evbuffer_get_length(stream_out(c->client)) < STREAM_HIGH)
-            if (!serve_one(c))
-                return;
-    }
+void egress_conn_serve(struct egress_conn *c)
+{
+    /* Replies of ours may leave the connection ready for the next request; a loop, so that a
+       client that sends a thousand at once costs no stack. */
+    while (c->state == CONN_HEAD && evbuffer_get_length(stream_out(c->client)) < STREAM_HIGH)
+        if (!serve_one(c))
+            return;
+}
 
-    /* ---- events of the client ---- */
+/* ---- events of the client ---- */
 
-    static void client_readable(void *arg)
-    {
-        struct egress_conn *c = arg;
-        struct evbuffer *in = stream_in(c->client);
+static void client_readable(void *arg)
+{
+    struct egress_conn *c = arg;
+    struct evbuffer *in = stream_in(c->client);
 
-        if (c->state == CONN_HEAD)
-            egress_conn_serve(c);
-        else if (c->state == CONN_EXCHANGE)
-            egress_exchange_pump_request(c);
-        else if (c->state == CONN_LINGER)
-            evbuffer_drain(in, evbuffer_get_length(in));
-    }
+    if (c->state == CONN_HEAD)
+        egress_conn_serve(c);
+    else if (c->state == CONN_EXCHANGE)
+        egress_exchange_pump_request(c);
+    else if (c->state == CONN_LINGER)
+        evbuffer_drain(in, evbuffer_get_length(in));
+}
 
-    static void client_drained(void *arg)
-    {
-        struct egress_conn *c = arg;
+static void client_drained(void *arg)
+{
+    struct egress_conn *c = arg;
 
-        if (c->state == CONN_HEAD)
-            egress_conn_serve(c);
-        else if (c->state == CONN_EXCHANGE)
-            egress_exchange_pump_response(c);
-        else if (c->state == CONN_HANDOVER)
-            egress_conn_handover(c);
-        else if (c->state == CONN_LINGER)
+    if (c->state == CONN_HEAD)
+        egress_conn_serve(c);
+    else if (c->state == CONN_EXCHANGE)
+        egress_exchange_pump_response(c);
+    else if (c->state == CONN_HANDOVER)
+        egress_conn_handover(c);
+    else if (c->state == CONN_LINGER)
+        egress_conn_linger(c);
+}
+
+static void client_ended(void *arg, int sys)
+{
+    struct egress_conn *c = arg;
+
+    if (sys)
+        egress_conn_close(c, true);
+    else if (c->state == CONN_HEAD)
+        egress_conn_serve(c);
+    else if (c->state == CONN_EXCHANGE)
+        egress_exchange_pump_request(c);
+    else if (c->state == CONN_LINGER && evbuffer_get_length(stream_out(c->client)) == 0)
+        egress_conn_close(c, false);
+}
+
+static void client_timeout(void *arg)
+{
+    struct egress_conn *c = arg;
+
+    if (c->state == CONN_HEAD && evbuffer_get_length(stream_in(c->client)) > 0)
+        bad_request(c, 408, "the request head took too long to arrive");
+    else
+        egress_conn_close(c, c->state == CONN_LINGER && !stream_at_end(c->client));
+}
+
+const struct stream_ops egress_client_ops = {.readable = client_readable,
+                                             .drained = client_drained,
+                                             .ended = client_ended,
+                                             .timeout = client_timeout};
+
+/* ---- the service ---- */
+
+int egress_start(struct event_base *base, const struct egress_config *config, struct egress **out,
+                 struct error *err)
+{
+    struct egress *e;
+    int fd = listener_bind_tcp("127.0.0.1", config->proxy_port, err);
+
+    if (fd < 0)
+        return error_wrap(err, "egress proxy");
+    e = xcalloc(1, sizeof(*e));
+    e->base = base;
+    e->policy = config->policy;
+    e->carrier = config->carrier;
+    e->port = socket_port(fd);
+    e->pool.base = base;
+    e->listener = listener_new(
+        base, fd,
+        &(struct listener_spec){
+            .name = "egress", .max = EGRESS_CONNECTIONS_MAX, .accepted = accepted, .arg = e});
+    log_info("egress", "proxy is listening", kv_uint("port", e->port),
+             kv_uint("allow_rules", e->policy->allow_count),
+             kv_uint("deny_rules", e->policy->deny_count));
+    *out = e;
+    return 0;
+}
+
+uint16_t egress_port(const struct egress *e)
+{
+    return e->port;
+}
+
+struct egress_stats egress_stats_of(const struct egress *e)
+{
+    return e->stats;
+}
+
+void egress_drain(struct egress *e)
+{
+    struct egress_conn *next;
+
+    e->draining = true;
+    listener_close(e->listener);
+    egress_pool_clear(&e->pool);
+    for (struct egress_conn *c = e->conns; c; c = next) {
+        next = c->next;
+        if (c->state == CONN_HEAD && evbuffer_get_length(stream_in(c->client)) == 0)
             egress_conn_linger(c);
     }
+}
 
-    static void client_ended(void *arg, int sys)
-    {
-        struct egress_conn *c = arg;
-
-        if (sys)
-            egress_conn_close(c, true);
-        else if (c->state == CONN_HEAD)
-            egress_conn_serve(c);
-        else if (c->state == CONN_EXCHANGE)
-            egress_exchange_pump_request(c);
-        else if (c->state == CONN_LINGER && evbuffer_get_length(stream_out(c->client)) == 0)
-            egress_conn_close(c, false);
-    }
-
-    static void client_timeout(void *arg)
-    {
-        struct egress_conn *c = arg;
-
-        if (c->state == CONN_HEAD && evbuffer_get_length(stream_in(c->client)) > 0)
-            bad_request(c, 408, "the request head took too long to arrive");
-        else
-            egress_conn_close(c, c->state == CONN_LINGER && !stream_at_end(c->client));
-    }
-
-    const struct stream_ops egress_client_ops = {.readable = client_readable,
-                                                 .drained = client_drained,
-                                                 .ended = client_ended,
-                                                 .timeout = client_timeout};
-
-    /* ---- the service ---- */
-
-    int egress_start(struct event_base * base, const struct egress_config *config,
-                     struct egress **out, struct error *err)
-    {
-        struct egress *e;
-        int fd = listener_bind_tcp("127.0.0.1", config->proxy_port, err);
-
-        if (fd < 0)
-            return error_wrap(err, "egress proxy");
-        e = xcalloc(1, sizeof(*e));
-        e->base = base;
-        e->policy = config->policy;
-        e->carrier = config->carrier;
-        e->port = socket_port(fd);
-        e->pool.base = base;
-        e->listener = listener_new(
-            base, fd,
-            &(struct listener_spec){
-                .name = "egress", .max = EGRESS_CONNECTIONS_MAX, .accepted = accepted, .arg = e});
-        log_info("egress", "proxy is listening", kv_uint("port", e->port),
-                 kv_uint("allow_rules", e->policy->allow_count),
-                 kv_uint("deny_rules", e->policy->deny_count));
-        *out = e;
-        return 0;
-    }
-
-    uint16_t egress_port(const struct egress *e)
-    {
-        return e->port;
-    }
-
-    struct egress_stats egress_stats_of(const struct egress *e)
-    {
-        return e->stats;
-    }
-
-    void egress_drain(struct egress * e)
-    {
-        struct egress_conn *next;
-
-        e->draining = true;
-        listener_close(e->listener);
-        egress_pool_clear(&e->pool);
-        for (struct egress_conn *c = e->conns; c; c = next) {
-            next = c->next;
-            if (c->state == CONN_HEAD && evbuffer_get_length(stream_in(c->client)) == 0)
-                egress_conn_linger(c);
-        }
-    }
-
-    void egress_stop(struct egress * e)
-    {
-        if (!e)
-            return;
-        listener_free(e->listener);
-        e->listener = NULL;
-        while (e->conns)
-            egress_conn_close(e->conns, true);
-        egress_pool_clear(&e->pool);
-        free(e);
-    }
+void egress_stop(struct egress *e)
+{
+    if (!e)
+        return;
+    listener_free(e->listener);
+    e->listener = NULL;
+    while (e->conns)
+        egress_conn_close(e->conns, true);
+    egress_pool_clear(&e->pool);
+    free(e);
+}

@@ -1,0 +1,234 @@
+/* Collecting what is wrong, and saying it. */
+#include "manifest/loader.h"
+
+#include <stdarg.h>
+
+#define PROBLEMS_MAX 100 /* a hostile file shall not fill the memory, nor a screen */
+
+void manifest_problems_free(struct manifest_problems *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        free(p->items[i].path);
+        free(p->items[i].text);
+    }
+    free(p->items);
+    *p = (struct manifest_problems){0};
+}
+
+void problems_add(struct manifest_problems *p, bool warning, uint32_t line, uint32_t column,
+                  const char *path, const char *text)
+{
+    if (warning)
+        p->warnings++;
+    else
+        p->errors++;
+    if (p->count == PROBLEMS_MAX)
+        return;
+    if (!p->items)
+        p->items = xcalloc(PROBLEMS_MAX, sizeof(*p->items));
+    p->items[p->count++] = (struct manifest_problem){
+        .warning = warning,
+        .line = line,
+        .column = column,
+        .path = xstrdup(path),
+        .text = xstrdup(text),
+    };
+}
+
+/* Stable, so that problems of one place stay in the order in which they were found. */
+void problems_sort(struct manifest_problems *p)
+{
+    for (size_t i = 1; i < p->count; i++) {
+        struct manifest_problem moving = p->items[i];
+        size_t j = i;
+
+        while (j > 0 &&
+               (p->items[j - 1].line > moving.line ||
+                (p->items[j - 1].line == moving.line && p->items[j - 1].column > moving.column))) {
+            p->items[j] = p->items[j - 1];
+            j--;
+        }
+        p->items[j] = moving;
+    }
+}
+
+static void print_visible(FILE *out, const char *text)
+{
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+        if (*p < 0x20 || *p == 0x7f)
+            fprintf(out, "\\x%02x", *p);
+        else
+            putc(*p, out);
+    }
+}
+
+void manifest_problems_print(const struct manifest_problems *p, const char *file, FILE *out)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        const struct manifest_problem *q = &p->items[i];
+
+        print_visible(out, file);
+        if (q->line)
+            fprintf(out, ":%u:%u", q->line, q->column);
+        fputs(q->warning ? ": warning: " : ": ", out);
+        if (q->path[0]) {
+            print_visible(out, q->path);
+            fputs(": ", out);
+        }
+        print_visible(out, q->text);
+        putc('\n', out);
+    }
+    if (p->errors + p->warnings > p->count) {
+        print_visible(out, file);
+        fprintf(out, ": and %zu more\n", p->errors + p->warnings - p->count);
+    }
+}
+
+const struct manifest_place *manifest_where(const struct manifest *m, const void *member)
+{
+    for (size_t i = 0; i < m->place_count; i++)
+        if (m->places[i].member == member)
+            return &m->places[i];
+    return NULL;
+}
+
+__attribute__((format(printf, 6, 0))) static void report(struct loader *l, bool warning,
+                                                         uint32_t line, uint32_t column,
+                                                         const char *path, const char *fmt,
+                                                         va_list ap)
+{
+    char text[1024];
+
+    vsnprintf(text, sizeof(text), fmt, ap);
+    problems_add(l->problems, warning, line, column, path, text);
+}
+
+__attribute__((format(printf, 4, 0))) static void
+report_at(struct loader *l, bool warning, const void *member, const char *fmt, va_list ap)
+{
+    const struct manifest_place *at = manifest_where(l->m, member);
+
+    report(l, warning, at ? at->line : 0, at ? at->column : 0, at ? at->path : "", fmt, ap);
+}
+
+void loader_error(struct loader *l, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    report(l, false, l->line, l->column, buf_cstr(&l->path), fmt, ap);
+    va_end(ap);
+}
+
+void loader_warn(struct loader *l, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    report(l, true, l->line, l->column, buf_cstr(&l->path), fmt, ap);
+    va_end(ap);
+}
+
+void loader_error_at(struct loader *l, const void *member, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    report_at(l, false, member, fmt, ap);
+    va_end(ap);
+}
+
+void loader_warn_at(struct loader *l, const void *member, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    report_at(l, true, member, fmt, ap);
+    va_end(ap);
+}
+
+const char *shown(struct slice text, char out[SHOWN_SIZE])
+{
+    size_t used = 0, i = 0;
+
+    while (i < text.len && i < 60) {
+        uint8_t c = text.ptr[i];
+
+        /* The second byte of a C1 control is as bad for a terminal as a C0 one. */
+        if (c < 0x20 || c == 0x7f || (c == 0xc2 && i + 1 < text.len && text.ptr[i + 1] < 0xa0))
+            used += (size_t)snprintf(out + used, 5, "\\x%02x", c);
+        else
+            out[used++] = (char)c;
+        i++;
+    }
+    if (i < text.len) {
+        while (i > 0 && (text.ptr[i] & 0xc0) == 0x80 && used > 0) { /* not inside a character */
+            i--;
+            used--;
+        }
+        memcpy(out + used, "...", 3);
+        used += 3;
+    }
+    out[used] = '\0';
+    return out;
+}
+
+/* ---- did you mean ---- */
+
+#define WORD_MAX 32
+
+static char folded(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return (char)(c - 'A' + 'a');
+    return c == '-' ? '_' : c;
+}
+
+static size_t min3(size_t a, size_t b, size_t c)
+{
+    size_t m = a < b ? a : b;
+
+    return m < c ? m : c;
+}
+
+/* Edits (insert, delete, replace, swap neighbours) from one word to the other. */
+static size_t distance(const char *a, const char *b)
+{
+    size_t la = strlen(a), lb = strlen(b);
+    size_t row[3][WORD_MAX + 1];
+
+    for (size_t j = 0; j <= lb; j++)
+        row[0][j] = j;
+    for (size_t i = 1; i <= la; i++) {
+        size_t *cur = row[i % 3], *up = row[(i + 2) % 3], *upup = row[(i + 1) % 3];
+
+        cur[0] = i;
+        for (size_t j = 1; j <= lb; j++) {
+            bool same = folded(a[i - 1]) == folded(b[j - 1]);
+
+            cur[j] = min3(up[j] + 1, cur[j - 1] + 1, up[j - 1] + !same);
+            if (i > 1 && j > 1 && folded(a[i - 1]) == folded(b[j - 2]) &&
+                folded(a[i - 2]) == folded(b[j - 1]) && upup[j - 2] + 1 < cur[j])
+                cur[j] = upup[j - 2] + 1;
+        }
+    }
+    return row[la % 3][lb];
+}
+
+const char *nearest_word(const char *word, const char *const *known, size_t count)
+{
+    size_t len = strlen(word), best = len <= 3 ? 1 : len <= 8 ? 2 : 3;
+    const char *found = NULL;
+
+    if (len == 0 || len > WORD_MAX)
+        return NULL;
+    for (size_t i = 0; i < count; i++) {
+        size_t d = strlen(known[i]) <= WORD_MAX ? distance(word, known[i]) : best + 1;
+
+        if (d < best || (d == best && !found)) {
+            best = d;
+            found = known[i];
+        }
+    }
+    return found;
+}
