@@ -12,7 +12,7 @@
 
 static void unlink_conn(struct egress_conn *c)
 {
-    struct egress *e = c->e;
+    struct enclave_egress *e = c->e;
 
     if (c->prev)
         c->prev->next = c->next;
@@ -43,7 +43,7 @@ void egress_conn_close(struct egress_conn *c, bool reset)
 
 static void accepted(void *arg, int fd)
 {
-    struct egress *e = arg;
+    struct enclave_egress *e = arg;
     struct egress_conn *c = xcalloc(1, sizeof(*c));
 
     socket_tune_tcp(fd);
@@ -386,10 +386,10 @@ const struct stream_ops egress_client_ops = {.readable = client_readable,
 
 /* ---- the service ---- */
 
-int egress_start(struct event_base *base, const struct egress_config *config, struct egress **out,
-                 struct error *err)
+int enclave_egress_start(struct event_base *base, const struct enclave_egress_config *config,
+                         struct enclave_egress **out, struct error *err)
 {
-    struct egress *e;
+    struct enclave_egress *e;
     int fd = listener_bind_tcp("127.0.0.1", config->proxy_port, err);
 
     if (fd < 0)
@@ -411,17 +411,17 @@ int egress_start(struct event_base *base, const struct egress_config *config, st
     return 0;
 }
 
-uint16_t egress_port(const struct egress *e)
+uint16_t enclave_egress_port(const struct enclave_egress *e)
 {
     return e->port;
 }
 
-struct egress_stats egress_stats_of(const struct egress *e)
+struct enclave_egress_stats enclave_egress_stats_of(const struct enclave_egress *e)
 {
     return e->stats;
 }
 
-void egress_drain(struct egress *e)
+void enclave_egress_drain(struct enclave_egress *e)
 {
     struct egress_conn *next;
 
@@ -435,7 +435,7 @@ void egress_drain(struct egress *e)
     }
 }
 
-void egress_stop(struct egress *e)
+void enclave_egress_stop(struct enclave_egress *e)
 {
     if (!e)
         return;

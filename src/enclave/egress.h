@@ -11,17 +11,17 @@
 
 struct carrier;
 struct event_base;
-struct egress;
+struct enclave_egress;
 
 #define EGRESS_CONNECTIONS_MAX 1024 /* then accept pauses */
 
-struct egress_config {
+struct enclave_egress_config {
     const struct policy *policy; /* borrowed for the life of the service */
     struct carrier *carrier;     /* borrowed; enclave side */
     uint16_t proxy_port;         /* 0: any, for tests */
 };
 
-struct egress_stats {
+struct enclave_egress_stats {
     uint64_t tunnels;             /* CONNECT and upgrades that were established */
     uint64_t requests;            /* plain HTTP requests that were answered by the origin */
     uint64_t reused;              /* of these, over a connection that had served before */
@@ -32,13 +32,13 @@ struct egress_stats {
 };
 
 /* Binds 127.0.0.1:proxy_port and serves from the loop. */
-int egress_start(struct event_base *base, const struct egress_config *config, struct egress **out,
-                 struct error *err);
-uint16_t egress_port(const struct egress *e);
-struct egress_stats egress_stats_of(const struct egress *e);
+int enclave_egress_start(struct event_base *base, const struct enclave_egress_config *config,
+                         struct enclave_egress **out, struct error *err);
+uint16_t enclave_egress_port(const struct enclave_egress *e);
+struct enclave_egress_stats enclave_egress_stats_of(const struct enclave_egress *e);
 /* Stops accepting and ends idle connections; what is under way goes on. */
-void egress_drain(struct egress *e);
+void enclave_egress_drain(struct enclave_egress *e);
 /* Ends everything and frees it. NULL is fine. */
-void egress_stop(struct egress *e);
+void enclave_egress_stop(struct enclave_egress *e);
 
 #endif

@@ -32,7 +32,7 @@ void egress_pool_put(struct egress_pool *pool, struct stream *up, const struct p
 struct stream *egress_pool_get(struct egress_pool *pool, const struct policy_target *to);
 void egress_pool_clear(struct egress_pool *pool);
 
-struct egress {
+struct enclave_egress {
     struct event_base *base;
     const struct policy *policy;
     struct carrier *carrier;
@@ -41,7 +41,7 @@ struct egress {
     bool draining;
     struct egress_conn *conns;
     struct egress_pool pool;
-    struct egress_stats stats;
+    struct enclave_egress_stats stats;
     struct log_once refusals;
 };
 
@@ -79,7 +79,7 @@ struct exchange {
 };
 
 struct egress_conn {
-    struct egress *e;
+    struct enclave_egress *e;
     struct egress_conn *prev, *next;
     enum conn_state state;
     struct stream *client; /* NULL once the relay has it */
