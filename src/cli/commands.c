@@ -4,10 +4,12 @@
 
 extern const struct subcommand cmd_eif;
 extern const struct subcommand cmd_explain;
+extern const struct subcommand cmd_run;
 extern const struct subcommand cmd_schema;
 extern const struct subcommand cmd_validate;
 
 const struct subcommand *const cli_subcommands[] = {
+    &cmd_run,
     &cmd_eif,
     &cmd_validate,
     &cmd_explain,

@@ -337,8 +337,8 @@ static void tidy_index(const struct cache *c, const struct idmap *map)
 
         if (n < 0)
             continue;
-        snprintf(tree, sizeof(tree), "trees/%.*s-%s", (int)(n > DIGEST_HEX ? DIGEST_HEX : n), digest,
-                 map->tag);
+        snprintf(tree, sizeof(tree), "trees/%.*s-%s", (int)(n > DIGEST_HEX ? DIGEST_HEX : n),
+                 digest, map->tag);
         if (faccessat(c->fd, tree, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
             unlinkat(dirfd(d), e->d_name, 0);
     }

@@ -186,9 +186,8 @@ struct node {
     unsigned int major, minor;
 };
 static const struct node nodes[] = {
-    {"null", "/dev/null", 1, 3},       {"zero", "/dev/zero", 1, 5},
-    {"full", "/dev/full", 1, 7},       {"random", "/dev/random", 1, 8},
-    {"urandom", "/dev/urandom", 1, 9}, {"tty", "/dev/tty", 5, 0},
+    {"null", "/dev/null", 1, 3},     {"zero", "/dev/zero", 1, 5},       {"full", "/dev/full", 1, 7},
+    {"random", "/dev/random", 1, 8}, {"urandom", "/dev/urandom", 1, 9}, {"tty", "/dev/tty", 5, 0},
 };
 
 /* A user namespace cannot make device nodes; it may show the machine's own. */
@@ -220,12 +219,10 @@ static int make_dev(const struct enter_plan *plan, int root, struct error *err)
     const struct option shm_options[] = {
         {"size", plan->size}, {"nr_inodes", plan->inodes}, {"mode", "1777"}, {0}};
     /* gid 5 is Debian's tty group, which a map of one id does not have. */
-    const struct option pts_options[] = {{"mode", "0620"},
-                                         {"ptmxmode", "0666"},
-                                         {"gid", plan->map->single ? "0" : "5"},
-                                         {0}};
-    AUTO_FD int dev = mount_inside(root, "dev", "tmpfs", dev_options,
-                                   MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
+    const struct option pts_options[] = {
+        {"mode", "0620"}, {"ptmxmode", "0666"}, {"gid", plan->map->single ? "0" : "5"}, {0}};
+    AUTO_FD int dev =
+        mount_inside(root, "dev", "tmpfs", dev_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
     AUTO_FD int pts = -1, shm = -1;
 
     if (dev < 0)
@@ -236,8 +233,8 @@ static int make_dev(const struct enter_plan *plan, int root, struct error *err)
     for (size_t i = 0; i < ARRAY_LEN(links); i++)
         if (symlinkat(links[i].target, dev, links[i].name) < 0)
             return error_sys(err, errno, "making /dev/%s in the sandbox", links[i].name);
-    pts = mount_inside(dev, "pts", "devpts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
-                       err);
+    pts =
+        mount_inside(dev, "pts", "devpts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
     if (pts < 0)
         return -1;
     shm = mount_inside(dev, "shm", "tmpfs", shm_options, QUIET, err);

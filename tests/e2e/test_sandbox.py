@@ -1,6 +1,6 @@
 """The sandbox launcher, through tests/unit/launch_driver and a PID 1 that tells what it sees.
 
-Each test runs as root (when we are) and as an ordinary user; BUILD names the build directory.
+Each test runs as root (when we are), as an ordinary user, and as one with subordinate ids.
 """
 
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / os.environ.get("BUILD", "build")
+BUILD = Path(os.environ.get("CAPSULE_BIN", ROOT / "build/bin")).resolve().parent
 DRIVER = BUILD / "tests/unit/launch_driver"
 PROBE = BUILD / "tests/unit/sandbox_probe"
 NOBODY = 65534

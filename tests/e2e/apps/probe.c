@@ -131,7 +131,8 @@ static void network(void)
     for (struct if_nameindex *i = all; i && i->if_index; i++)
         printf(" %s", i->if_name);
     printf("\n");
-    printf("lo up: %s\n", ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && ifr.ifr_flags & IFF_UP ? "yes" : "no");
+    printf("lo up: %s\n",
+           ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && ifr.ifr_flags & IFF_UP ? "yes" : "no");
     ifr.ifr_flags |= IFF_UP;
     result("raise lo", ioctl(fd, SIOCSIFFLAGS, &ifr));
     result("socket vsock", socket(AF_VSOCK, SOCK_STREAM, 0));
