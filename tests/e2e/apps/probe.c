@@ -176,6 +176,7 @@ static void power(void)
     result("sethostname", sethostname("x", 1));
     result("settime", syscall(SYS_settimeofday, NULL, (int[2]){0, 0}));
     result("write sysrq", open("/proc/sysrq-trigger", O_WRONLY));
+    result("write sysctl", open("/proc/sys/net/ipv4/ip_forward", O_WRONLY));
     result("write core_pattern", open("/proc/sys/kernel/core_pattern", O_WRONLY));
     result("setgroups", setgroups(0, NULL));
     result("chown", chown("/tmp", 33, 33));
@@ -328,7 +329,10 @@ int main(int argc, char **argv)
         waitpid(pid, &argc, 0);
         printf("eater: %s\n", WIFSIGNALED(argc) ? "killed" : "ended");
     }
-    if (wanted(text, "sleep", value, sizeof(value))) {
+    if (wanted(text, "fill-and-sleep", value, sizeof(value)))
+        close(open(value, O_CREAT | O_WRONLY, 0));
+    if (wanted(text, "sleep", value, sizeof(value)) ||
+        wanted(text, "fill-and-sleep", value, sizeof(value))) {
         if (fork() == 0)
             for (;;)
                 pause();
