@@ -142,7 +142,7 @@ int fd_read_all(int fd, struct buf *out, const char *name, struct error *err)
 {
     for (;;) {
         size_t room = out->max - out->len;
-        uint8_t extra, *to;
+        uint8_t extra = 0, *to;
         ssize_t n;
 
         if (room > 65536)
