@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "codec/launch.h"
 #include "crypto/hash.h"
 #include "eif/eif.h"
 #include "eif/unpack.h"
@@ -451,7 +452,7 @@ int sandbox_image_open(const char *cache, int eif_fd, const char *name, const st
     int rc;
 
     *out = SANDBOX_IMAGE_NONE;
-    out->launch = BUF(SANDBOX_LAUNCH_MAX);
+    out->launch = BUF(LAUNCH_JSON_MAX);
     if (open_cache(cache, &c, err) < 0)
         return -1;
     rc = identify(&c, eif_fd, name, digest, err);

@@ -115,6 +115,7 @@ class Home:
         }
         self.prefix = []
         self.wrapper = []
+        self.started = []
         for d in ("home", "run"):
             (base / d).mkdir(mode=0o700)
         if kind != "root" and os.geteuid() == 0:
@@ -147,13 +148,23 @@ class Home:
         )
 
     def start(self, eif_path, *args):
-        return subprocess.Popen(
+        p = subprocess.Popen(
             self.command(eif_path, *args),
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.started.append(p)
+        return p
+
+    def stop(self):
+        """Whatever a failed test has left."""
+        for p in self.started:
+            if p.poll() is None:
+                p.kill()
+            p.wait()
+            p.stdout.close()
 
     @property
     def cache(self):
@@ -169,7 +180,9 @@ def home(request):
     base.chmod(0o755)
     # The build may lie where the user cannot look.
     shutil.copy(DRIVER, base / "driver")
-    yield Home(base, request.param)
+    home = Home(base, request.param)
+    yield home
+    home.stop()
     shutil.rmtree(base, ignore_errors=True)
     assert not base.exists(), "something could not be removed"
 
