@@ -6,12 +6,14 @@
 extern const struct subcommand cmd_build;
 extern const struct subcommand cmd_eif;
 extern const struct subcommand cmd_explain;
+extern const struct subcommand cmd_run;
 extern const struct subcommand cmd_schema;
 extern const struct subcommand cmd_validate;
 
 const struct subcommand *const cli_subcommands[] = {
     &cmd_build, &cmd_validate, &cmd_explain, &cmd_schema, &cmd_eif, NULL,
     &cmd_attest,
+    &cmd_run,
     &cmd_eif,
     &cmd_validate,
     &cmd_explain,
