@@ -9,7 +9,7 @@ PYTHON := /usr/bin/python3
 comma := ,
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo test unit e2e fuzz lint bench test-peers install clean deps-build
+.PHONY: all help kernel demo unit e2e test test-peers lint bench fuzz clean deps-build
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -24,10 +24,45 @@ deps-build:
 $(BUILD)/build.ninja: | deps-build
 	CC=$(CC) meson setup $(BUILD) -Db_sanitize=$(if $(SAN),address$(comma)undefined,none) $(if $(SAN),-Db_lundef=false)
 
+## make kernel      the enclave kernel, built once from Debian's source and cached
+kernel: deps-build
+	@tools/deps kernel
+	@mkdir -p $(BUILD)/bin; k=$$(kernel/build) && { cmp -s "$$k" $(BUILD)/bin/bzImage || cp "$$k" $(BUILD)/bin/bzImage; }
+
+## make demo        build everything, run a capsule end to end and verify its attestation
+demo: all kernel
+	@tools/deps demo
+	@examples/demo $(BUILD)
+
 ## make unit        unit tests
 unit: all
 	@tools/deps test
 	meson test -C $(BUILD) --no-rebuild --print-errorlogs
+
+## make e2e         end-to-end tests: real processes, sockets and images (ARGS for pytest)
+e2e: all kernel
+	@tools/deps test
+	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e \
+	    --junitxml=$(BUILD)/pytest-e2e.xml $(ARGS)
+
+## make test        unit, e2e and fuzz
+test: unit e2e fuzz
+
+## make test-peers  conformance against third-party programs, which it installs
+test-peers: all kernel
+	@tools/deps test peers
+	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(PYTHON) -m pytest -p no:cacheprovider -q tests/peers \
+	    --junitxml=$(BUILD)/pytest-peers.xml $(ARGS)
+
+## make lint        format, clang-tidy, cppcheck, gcc's analyzer, house rules
+lint: all
+	@tools/deps test lint
+	@tools/lint $(BUILD) | tee $(BUILD)/lint-results.txt; ! grep -q FAILED $(BUILD)/lint-results.txt
+
+## make bench       figures, as ratios against a peer or a limit of the same run
+bench: all kernel
+	@tools/deps bench
+	@bench/run $(BUILD)
 
 ## make fuzz        every fuzz target for FUZZ_SECONDS (20)
 fuzz:

@@ -65,7 +65,7 @@ static void grow(struct buf *b, size_t cap)
         return;
     }
     p = xmalloc(cap);
-    if (b->len)
+    if (b->ptr)
         memcpy(p, b->ptr, b->len);
     mem_wipe(b->ptr, b->cap);
     free(b->ptr);

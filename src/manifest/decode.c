@@ -1,0 +1,628 @@
+/* From the YAML tree to struct manifest, by the schema table. */
+#include "base/text.h"
+#include "manifest/loader.h"
+
+static void decode_map(struct loader *l, const struct schema_object *o, const struct yaml_node *map,
+                       void *base);
+
+/* ---- path and place of the value being read ---- */
+
+static size_t enter_key(struct loader *l, const char *key)
+{
+    size_t before = l->path.len;
+    char text[SHOWN_SIZE];
+
+    if (buf_printf(&l->path, "%s%s", before ? "." : "", shown(slice_str(key), text)) < 0)
+        return before; /* a key path that is too long is shown cut */
+    return before;
+}
+
+static size_t enter_index(struct loader *l, size_t index)
+{
+    size_t before = l->path.len;
+
+    if (buf_printf(&l->path, "[%zu]", index) < 0)
+        return before;
+    return before;
+}
+
+static void leave(struct loader *l, size_t before)
+{
+    l->path.len = before;
+}
+
+static void stand_at(struct loader *l, const struct yaml_node *node, const struct yaml_node *key)
+{
+    const struct yaml_node *at = node->line || !key ? node : key;
+
+    l->line = at->line;
+    l->column = at->column;
+}
+
+static void remember_place(struct loader *l, const void *member)
+{
+    struct manifest *m = l->m;
+
+    if (m->place_count % 64 == 0)
+        m->places = xreallocarray(m->places, m->place_count + 64, sizeof(*m->places));
+    m->places[m->place_count++] = (struct manifest_place){
+        .member = member,
+        .line = l->line,
+        .column = l->column,
+        .path = xstrdup(buf_cstr(&l->path)),
+    };
+}
+
+/* Bounds the work that aliases can ask for. False: stop. */
+static bool count_value(struct loader *l)
+{
+    if (!l->stopped && ++l->visited > MANIFEST_VALUES_MAX) {
+        loader_error(l, "too many values once aliases are expanded; the limit is %d",
+                     MANIFEST_VALUES_MAX);
+        l->stopped = true;
+    }
+    return !l->stopped;
+}
+
+/* ---- what was found, in words ---- */
+
+static const char *kind_word(const struct yaml_node *node)
+{
+    return node->type == YAML_MAPPING ? "a mapping" : node->type == YAML_SEQUENCE ? "a list" : "";
+}
+
+static const char *describe(const struct yaml_node *node, char out[SHOWN_SIZE + 16])
+{
+    char text[SHOWN_SIZE];
+
+    if (node->type != YAML_SCALAR)
+        snprintf(out, SHOWN_SIZE + 16, "%s", kind_word(node));
+    else if (node->len == 0 && node->plain)
+        snprintf(out, SHOWN_SIZE + 16, "nothing");
+    else
+        snprintf(out, SHOWN_SIZE + 16, "\"%s\"", shown(slice_of(node->text, node->len), text));
+    return out;
+}
+
+static void undefined_alias(struct loader *l, const struct yaml_node *alias)
+{
+    char text[SHOWN_SIZE];
+
+    loader_error(l,
+                 "a value that starts with * needs quotes: \"*%s\"; without them it is a YAML "
+                 "alias, and no anchor of that name comes before it",
+                 shown(slice_of(alias->text, alias->len), text));
+}
+
+static const char core_tag[] = "tag:yaml.org,2002:"; /* what "!!" stands for */
+
+static bool check_tag(struct loader *l, const struct yaml_node *node, enum schema_type type)
+{
+    static const char *const names[] = {
+        [SCHEMA_STRING] = "str",  [SCHEMA_BOOL] = "bool", [SCHEMA_U16] = "int",
+        [SCHEMA_I32] = "int",     [SCHEMA_U32] = "int",   [SCHEMA_U64] = "int",
+        [SCHEMA_ENUM] = "str",    [SCHEMA_MAP] = "map",   [SCHEMA_LIST] = "seq",
+        [SCHEMA_STRINGS] = "seq",
+    };
+    size_t core = sizeof(core_tag) - 1;
+    char text[SHOWN_SIZE];
+
+    if (!node->tag)
+        return true;
+    if (strncmp(node->tag, core_tag, core) != 0)
+        loader_error(l, "the tag %s means nothing here; remove it",
+                     shown(slice_str(node->tag), text));
+    else if (strcmp(node->tag + core, names[type]) != 0)
+        loader_error(l, "the tag !!%s does not fit here; remove it",
+                     shown(slice_str(node->tag + core), text));
+    else
+        return true;
+    return false;
+}
+
+/* ---- scalars ---- */
+
+static bool has_control(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (s.ptr[i] < 0x20)
+            return true;
+    return false;
+}
+
+/* Returns the text, owned by the caller, or NULL after it reported the problem. */
+static char *decode_text(struct loader *l, const struct yaml_node *node, bool required, bool blank)
+{
+    char found[SHOWN_SIZE + 16];
+    struct slice text;
+
+    if (node->type != YAML_SCALAR) {
+        loader_error(l, "needs a single value, not %s", kind_word(node));
+        return NULL;
+    }
+    text = slice_of(node->text, node->len);
+    if (memchr(node->text, '\n', node->len)) {
+        loader_error(l, "contains a line break; write the value on one line");
+        return NULL;
+    }
+    if (has_control(text) || !utf8_valid(text)) {
+        loader_error(l, "%s contains a control character", describe(node, found));
+        return NULL;
+    }
+    if (required && !blank && is_blank(node->text)) {
+        loader_error(l, node->plain ? "needs a value" : "must not be blank");
+        return NULL;
+    }
+    if (required && yaml_is_null(node) && node->len > 0)
+        loader_warn(l, "is the text \"%s\"; put it in quotes if that is meant", node->text);
+    return xstrdup(node->text);
+}
+
+static void decode_string(struct loader *l, const struct schema_field *f,
+                          const struct yaml_node *node, char **at)
+{
+    char *text = decode_text(l, node, f->required, f->empty_is_ok);
+
+    if (!text)
+        return;
+    free(*at);
+    *at = text;
+    if (f->check)
+        f->check(l, at);
+}
+
+static void decode_bool(struct loader *l, const struct schema_field *f,
+                        const struct yaml_node *node, void *base)
+{
+    static const char *const words[] = {"false", "False", "FALSE", "true", "True", "TRUE"};
+    static const char *const yes[] = {"yes", "on", "y", "1"}, *const no[] = {"no", "off", "n", "0"};
+    char found[SHOWN_SIZE + 16];
+    struct slice text = slice_of(node->text, node->type == YAML_SCALAR ? node->len : 0);
+
+    describe(node, found);
+    for (size_t i = 0; node->type == YAML_SCALAR && i < ARRAY_LEN(words); i++) {
+        if (!slice_equal_str_nocase(text, words[i]))
+            continue;
+        if (node->plain && slice_equal_str(text, words[i])) {
+            schema_set_number(f, base, i >= 3);
+            return;
+        }
+        if (!node->plain) {
+            loader_error(l, "needs true or false without quotes, not %s", found);
+            return;
+        }
+    }
+    for (size_t i = 0; i < ARRAY_LEN(yes); i++) {
+        if (slice_equal_str_nocase(text, yes[i]) || slice_equal_str_nocase(text, no[i])) {
+            loader_error(l, "needs true or false, not %s; did you mean %s?", found,
+                         slice_equal_str_nocase(text, yes[i]) ? "true" : "false");
+            return;
+        }
+    }
+    loader_error(l, "needs true or false, not %s", found);
+}
+
+/* Digits of `base` only; true unless another byte is in the text or there is none. */
+static bool digits(struct slice s, unsigned base, uint64_t *value, bool *overflow)
+{
+    *value = 0;
+    *overflow = false;
+    for (size_t i = 0; i < s.len; i++) {
+        uint8_t c = s.ptr[i];
+        unsigned d = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
+                     : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a' + 10)
+                     : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A' + 10)
+                                            : 99;
+
+        if (d >= base)
+            return false;
+        if (__builtin_mul_overflow(*value, (uint64_t)base, value) ||
+            __builtin_add_overflow(*value, (uint64_t)d, value))
+            *overflow = true;
+    }
+    return s.len > 0;
+}
+
+enum number_fault {
+    NUMBER_OK,
+    NUMBER_OVERFLOW,
+    NUMBER_NEGATIVE,
+    NUMBER_LEADING_ZERO,
+    NUMBER_UNDERSCORE,
+    NUMBER_FRACTION,
+    NUMBER_UNIT,
+    NUMBER_NONE,
+};
+
+/* The integers of spec/manifest.md section 2. */
+static enum number_fault read_number(struct slice s, uint64_t *value)
+{
+    bool negative = s.len > 0 && s.ptr[0] == '-', overflow;
+    unsigned base = 10;
+
+    if (s.len > 0 && (s.ptr[0] == '+' || negative))
+        s = slice_of(s.ptr + 1, s.len - 1);
+    if (s.len > 2 && s.ptr[0] == '0') {
+        base = s.ptr[1] == 'x' ? 16 : s.ptr[1] == 'o' ? 8 : s.ptr[1] == 'b' ? 2 : 10;
+        if (base != 10)
+            s = slice_of(s.ptr + 2, s.len - 2);
+    }
+    if (digits(s, base, value, &overflow)) {
+        if (base == 10 && s.len > 1 && s.ptr[0] == '0')
+            return NUMBER_LEADING_ZERO;
+        if (negative && *value)
+            return NUMBER_NEGATIVE;
+        return overflow ? NUMBER_OVERFLOW : NUMBER_OK;
+    }
+    if (s.len == 0 || s.ptr[0] < '0' || s.ptr[0] > '9')
+        return NUMBER_NONE;
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.ptr[i] == '_')
+            return NUMBER_UNDERSCORE;
+        if (s.ptr[i] == '.' || (s.ptr[i] == 'e' && i + 1 < s.len))
+            return NUMBER_FRACTION;
+    }
+    return NUMBER_UNIT;
+}
+
+static void number_error(struct loader *l, const struct schema_field *f,
+                         const struct yaml_node *node, enum number_fault fault)
+{
+    char found[SHOWN_SIZE + 16];
+
+    describe(node, found);
+    switch (fault) {
+    case NUMBER_LEADING_ZERO:
+        loader_error(l, "%s starts with a zero; write the number without it", found);
+        break;
+    case NUMBER_UNDERSCORE:
+        loader_error(l, "needs a whole number without \"_\", not %s", found);
+        break;
+    case NUMBER_FRACTION:
+        loader_error(l, "needs a whole number in plain digits, not %s", found);
+        break;
+    case NUMBER_UNIT:
+        loader_error(l, "needs the number alone, not %s", found);
+        break;
+    case NUMBER_OVERFLOW:
+    case NUMBER_NEGATIVE:
+        if (f->max == UINT64_MAX || f->max == INT32_MAX || f->max == UINT32_MAX)
+            loader_error(l, "must be %s %llu, not %s",
+                         fault == NUMBER_OVERFLOW ? "at most" : "at least",
+                         (unsigned long long)(fault == NUMBER_OVERFLOW ? f->max : f->min), found);
+        else
+            loader_error(l, "must be from %llu to %llu, not %s", (unsigned long long)f->min,
+                         (unsigned long long)f->max, found);
+        break;
+    default:
+        loader_error(l, "needs a whole number, not %s", found);
+    }
+}
+
+static void decode_number(struct loader *l, const struct schema_field *f,
+                          const struct yaml_node *node, void *base)
+{
+    char found[SHOWN_SIZE + 16];
+    enum number_fault fault;
+    uint64_t value = 0;
+
+    if (node->type != YAML_SCALAR) {
+        loader_error(l, "needs a whole number, not %s", kind_word(node));
+        return;
+    }
+    if (yaml_is_null(node)) {
+        loader_error(l, "needs a value");
+        return;
+    }
+    fault = read_number(slice_of(node->text, node->len), &value);
+    if (!node->plain && fault != NUMBER_NONE) {
+        loader_error(l, "needs a number without quotes, not %s", describe(node, found));
+        return;
+    }
+    if (fault == NUMBER_OK && value < f->min)
+        fault = NUMBER_NEGATIVE;
+    if (fault == NUMBER_OK && value > f->max)
+        fault = NUMBER_OVERFLOW;
+    if (fault != NUMBER_OK) {
+        number_error(l, f, node, fault);
+        return;
+    }
+    schema_set_number(f, base, value);
+    if (f->check)
+        f->check(l, (char *)base + f->offset);
+}
+
+static void decode_enum(struct loader *l, const struct schema_field *f,
+                        const struct yaml_node *node, void *base)
+{
+    AUTO_BUF struct buf names = BUF(512);
+    const char *known[8] = {NULL}, *near;
+    char found[SHOWN_SIZE + 16];
+    size_t count = 0;
+    bool fits = true;
+
+    for (const struct schema_choice *c = f->choices; c->name; c++) {
+        if (node->type == YAML_SCALAR &&
+            slice_equal_str(slice_of(node->text, node->len), c->name)) {
+            schema_set_number(f, base, (uint64_t)c->value);
+            return;
+        }
+        fits = fits && buf_printf(&names, "%s%s", count ? ", " : "", c->name) == 0;
+        if (count < ARRAY_LEN(known))
+            known[count++] = c->name;
+    }
+    near = node->type == YAML_SCALAR ? nearest_word(node->text, known, count) : NULL;
+    loader_error(l, "needs %s%s, not %s%s%s%s", count > 1 ? "one of " : "",
+                 fits ? buf_cstr(&names) : "the known words", describe(node, found),
+                 near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+}
+
+/* ---- lists ---- */
+
+static void decode_entry(struct loader *l, const struct schema_field *f,
+                         const struct yaml_node *node, void *entry)
+{
+    static const struct yaml_node empty = {.type = YAML_MAPPING};
+    const struct yaml_node *value = yaml_resolve(node);
+
+    if (!value) {
+        undefined_alias(l, node);
+    } else if (f->type == SCHEMA_STRINGS) {
+        char **at = entry;
+
+        if (check_tag(l, value, SCHEMA_STRING))
+            *at = decode_text(l, value, true, false);
+        if (*at && f->check) {
+            remember_place(l, at);
+            f->check(l, at);
+        }
+    } else {
+        decode_map(l, f->object, yaml_is_null(value) ? &empty : value, entry);
+    }
+    if (f->type == SCHEMA_STRINGS && !*(char **)entry)
+        *(char **)entry = xstrdup(""); /* reported; nobody shall trip over a NULL */
+}
+
+static void decode_list(struct loader *l, const struct schema_field *f,
+                        const struct yaml_node *node, struct schema_list *list)
+{
+    uint32_t line = l->line, column = l->column;
+    size_t count = node->count, size = schema_entry_size(f), i = 0;
+    char found[SHOWN_SIZE + 16];
+
+    if (node->type != YAML_SEQUENCE) {
+        if (f->type == SCHEMA_LIST)
+            loader_error(l, "needs a list of entries such as \"- %s: ...\", not %s",
+                         f->object->fields[0].key, describe(node, found));
+        else
+            loader_error(l, "needs a list, each entry behind a \"- \", not %s",
+                         describe(node, found));
+        return;
+    }
+    if (f->max && count > f->max) {
+        loader_error(l, "has %zu entries; %llu is the most", count, (unsigned long long)f->max);
+        count = (size_t)f->max;
+    }
+    list->items = xcalloc(count ? count : 1, size);
+    for (const struct yaml_node *n = node->child; n && i < count; n = n->next, i++) {
+        void *entry = (char *)list->items + i * size;
+        size_t before = enter_index(l, i);
+
+        list->count = i + 1;
+        stand_at(l, n, NULL);
+        if (!n->line) {
+            l->line = line;
+            l->column = column;
+        }
+        if (f->type == SCHEMA_LIST)
+            schema_set_defaults(f->object, entry);
+        if (count_value(l))
+            decode_entry(l, f, n, entry);
+        else if (f->type == SCHEMA_STRINGS)
+            *(char **)entry = xstrdup("");
+        leave(l, before);
+    }
+}
+
+/* ---- mappings ---- */
+
+/* The key path of the first table row with this key, other than at the top; NULL when none. */
+static bool find_elsewhere(const struct schema_object *o, const char *key, bool top,
+                           struct buf *path)
+{
+    size_t before = path->len;
+
+    for (const struct schema_field *f = o->fields; f < o->fields + o->count; f++) {
+        path->len = before;
+        if (buf_printf(path, "%s%s", before ? "." : "", f->key) < 0)
+            return false;
+        if (!top && strcmp(f->key, key) == 0)
+            return true;
+        if (f->object && find_elsewhere(f->object, key, false, path))
+            return true;
+    }
+    path->len = before;
+    return false;
+}
+
+static const struct schema_field *find_field(const struct schema_object *o, const char *key)
+{
+    for (const struct schema_field *f = o->fields; f < o->fields + o->count; f++)
+        if (strcmp(f->key, key) == 0)
+            return f;
+    return NULL;
+}
+
+/* Returns the row that the key is a misspelling of, if it is one. */
+static const struct schema_field *unknown_key(struct loader *l, const struct schema_object *o,
+                                              const char *key)
+{
+    const char *known[SCHEMA_FIELDS_MAX] = {NULL}, *near;
+    AUTO_BUF struct buf elsewhere = BUF(256);
+    AUTO_BUF struct buf all = BUF(512);
+
+    if (strcmp(key, "<<") == 0) {
+        loader_error(l, "merge keys are not supported; write the keys out");
+        return NULL;
+    }
+    for (size_t i = 0; i < o->count; i++)
+        known[i] = o->fields[i].key;
+    near = nearest_word(key, known, o->count);
+    if (near) {
+        loader_error(l, "unknown key; did you mean \"%s\"?", near);
+        return find_field(o, near);
+    }
+    for (const struct schema_field *f = schema_root.fields;
+         o != &schema_root && f < schema_root.fields + schema_root.count; f++) {
+        if (strcmp(f->key, key) == 0) {
+            loader_error(l,
+                         "unknown key here; did you mean \"%s\" at the top level, with less "
+                         "indentation?",
+                         key);
+            return NULL;
+        }
+    }
+    if (find_elsewhere(&schema_root, key, true, &elsewhere)) {
+        loader_error(l, "unknown key here; did you mean %s?", buf_cstr(&elsewhere));
+        return NULL;
+    }
+    for (size_t i = 0; i < o->count; i++)
+        if (buf_printf(&all, "%s%s", i ? ", " : "", known[i]) < 0)
+            break;
+    loader_error(l, "unknown key; the keys here are %s", buf_cstr(&all));
+    return NULL;
+}
+
+static void decode_scalar(struct loader *l, const struct schema_field *f,
+                          const struct yaml_node *value, void *base)
+{
+    switch (f->type) {
+    case SCHEMA_STRING:
+        decode_string(l, f, value, (char **)(void *)((char *)base + f->offset));
+        break;
+    case SCHEMA_BOOL:
+        decode_bool(l, f, value, base);
+        break;
+    case SCHEMA_ENUM:
+        decode_enum(l, f, value, base);
+        break;
+    default:
+        decode_number(l, f, value, base);
+    }
+}
+
+static void decode_field(struct loader *l, const struct schema_field *f,
+                         const struct yaml_node *key, const struct yaml_node *node, void *base)
+{
+    static const struct yaml_node empty = {.type = YAML_MAPPING};
+    bool container = f->type == SCHEMA_MAP || f->type == SCHEMA_LIST || f->type == SCHEMA_STRINGS;
+    void *at = (char *)base + f->offset;
+    const struct yaml_node *value = yaml_resolve(node);
+
+    /* A mapping or list is best found by its key, a scalar by itself. */
+    stand_at(l, container ? key : node, key);
+    if (!count_value(l))
+        return;
+    if (!value) {
+        stand_at(l, node, key);
+        undefined_alias(l, node);
+        return;
+    }
+    if (yaml_is_null(value) && (!f->required || f->type == SCHEMA_MAP)) {
+        if (!f->required)
+            return;
+        value = &empty;
+    }
+    if (!check_tag(l, value, f->type))
+        return;
+    remember_place(l, at);
+    if (f->type == SCHEMA_MAP) {
+        *(bool *)at = true;
+        decode_map(l, f->object, value, at);
+    } else if (container) {
+        decode_list(l, f, value, at);
+    } else {
+        decode_scalar(l, f, value, base);
+    }
+}
+
+static void decode_pair(struct loader *l, const struct schema_object *o,
+                        const struct yaml_node *key_node, const struct yaml_node *node, void *base,
+                        uint32_t *first_line)
+{
+    const struct yaml_node *key = yaml_resolve(key_node);
+    const struct schema_field *f;
+    size_t before;
+
+    stand_at(l, key_node, node);
+    if (!key) {
+        undefined_alias(l, key_node);
+        return;
+    }
+    if (key->type != YAML_SCALAR || strlen(key->text) != key->len) {
+        loader_error(l, "a key must be a word, not %s",
+                     key->type == YAML_SCALAR ? "text with a NUL byte" : kind_word(key));
+        return;
+    }
+    before = enter_key(l, key->text);
+    f = find_field(o, key->text);
+    if (!f) {
+        f = unknown_key(l, o, key->text);
+        if (f && !first_line[f - o->fields])
+            first_line[f - o->fields] = UINT32_MAX; /* so it is not missing as well */
+    } else if (first_line[f - o->fields] == UINT32_MAX) {
+        first_line[f - o->fields] = key_node->line;
+        decode_field(l, f, key_node, node, base);
+    } else if (first_line[f - o->fields]) {
+        loader_error(l, "duplicate key; it is on line %u already", first_line[f - o->fields]);
+    } else {
+        first_line[f - o->fields] = key_node->line ? key_node->line : 1;
+        decode_field(l, f, key_node, node, base);
+    }
+    leave(l, before);
+}
+
+static void decode_map(struct loader *l, const struct schema_object *o, const struct yaml_node *map,
+                       void *base)
+{
+    uint32_t first_line[SCHEMA_FIELDS_MAX] = {0};
+    uint32_t line = l->line, column = l->column;
+    char found[SHOWN_SIZE + 16];
+
+    if (map->type != YAML_MAPPING) {
+        loader_error(l, "needs keys, such as \"%s: ...\", not %s", o->fields[0].key,
+                     describe(map, found));
+        return;
+    }
+    for (const struct yaml_node *k = map->child; k && !l->stopped; k = k->next->next)
+        decode_pair(l, o, k, k->next, base, first_line);
+    for (size_t i = 0; i < o->count && !l->stopped; i++) {
+        const struct schema_field *f = &o->fields[i];
+        size_t before;
+
+        if (f->implied) /* even when it is written with nothing in it */
+            *(bool *)((char *)base + f->offset) = true;
+        if (!f->required || first_line[i])
+            continue;
+        before = enter_key(l, f->key);
+        l->line = line;
+        l->column = column;
+        loader_error(l, "missing; it is required (%s)", f->about);
+        leave(l, before);
+    }
+}
+
+void decode_manifest(struct loader *l, const struct yaml_tree *tree)
+{
+    const struct yaml_node *root = tree->root;
+
+    schema_set_defaults(&schema_root, l->m);
+    stand_at(l, root, NULL);
+    if (yaml_is_null(root))
+        loader_error(l, "the file is empty");
+    else if (root->type != YAML_MAPPING)
+        loader_error(l, "a manifest is a mapping of keys, such as \"version: v1\"; this is %s",
+                     root->type == YAML_SCALAR ? "plain text" : kind_word(root));
+    else
+        decode_map(l, &schema_root, root, l->m);
+}

@@ -1,0 +1,72 @@
+/* What the files that load a manifest share: the state of one load, and reporting problems. */
+#ifndef CAPSULE_MANIFEST_LOADER_H
+#define CAPSULE_MANIFEST_LOADER_H
+
+#include "manifest/manifest.h"
+#include "manifest/schema.h"
+#include "manifest/yaml.h"
+
+struct loader {
+    struct manifest *m;
+    struct manifest_problems *problems;
+    /* the value being read: its key path and place */
+    struct buf path;
+    uint32_t line;
+    uint32_t column;
+    size_t visited; /* values read so far, each alias counted as what it stands for */
+    bool stopped;   /* past MANIFEST_VALUES_MAX: the rest is not looked at */
+};
+
+/* decode.c: fills the struct from the tree, by the table. */
+void decode_manifest(struct loader *l, const struct yaml_tree *tree);
+
+/* rules.c: what concerns more than one value; called once, after decode_manifest(). */
+void rules_check(struct loader *l);
+
+/* problems.c */
+
+/* At the value being read. */
+void loader_error(struct loader *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void loader_warn(struct loader *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* At the place of a struct member, or without a place when the author did not write it. */
+void loader_error_at(struct loader *l, const void *member, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void loader_warn_at(struct loader *l, const void *member, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* `path` may be "". Takes a copy of the texts. */
+void problems_add(struct manifest_problems *p, bool warning, uint32_t line, uint32_t column,
+                  const char *path, const char *text);
+/* Into file order. */
+void problems_sort(struct manifest_problems *p);
+
+/*
+ * Text of the file for use in a message: control characters as \xNN, cut after 60 bytes. Returns
+ * `out`.
+ */
+#define SHOWN_SIZE 256
+const char *shown(struct slice text, char out[SHOWN_SIZE]);
+
+/*
+ * The known word that a misspelt one most likely means; NULL when nothing is near. Case, "-" and
+ * "_" do not count.
+ */
+const char *nearest_word(const char *word, const char *const *known, size_t count);
+
+/* rules_value.c: the table's checks of single values. */
+void rule_version(struct loader *l, void *value);
+void rule_target(struct loader *l, void *value);
+void rule_image(struct loader *l, void *value);
+void rule_file_path(struct loader *l, void *value);
+void rule_ingress_port(struct loader *l, void *value);
+void rule_egress_allow(struct loader *l, void *value);
+void rule_egress_deny(struct loader *l, void *value);
+void rule_s3_prefix(struct loader *l, void *value);
+void rule_mount_name(struct loader *l, void *value);
+void rule_mount_path(struct loader *l, void *value);
+void rule_blank_is_absent(struct loader *l, void *value);
+
+/* Removes blanks (space, tab) at both ends, in place. Returns s. */
+char *trim(char *s);
+bool is_blank(const char *s);
+
+#endif

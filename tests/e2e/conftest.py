@@ -1,0 +1,142 @@
+"""What the end-to-end tests share: the programs under test, a private set of XDG directories, a kernel
+image, and helpers that never leave a process behind."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("CAPSULE_BIN", ROOT / "build" / "bin")).resolve()
+APPS = BIN.parent / "tests" / "e2e" / "apps"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(condition, seconds=20, what="condition"):
+    """Polls until condition() is truthy and returns it; fails the test after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+
+
+class Capsule:
+    """Runs the programs with XDG directories of their own."""
+
+    def __init__(self, home, extra_env=None):
+        self.home = pathlib.Path(home)
+        self.env = {
+            **os.environ,
+            "HOME": str(home),
+            "XDG_DATA_HOME": f"{home}/data",
+            "XDG_CACHE_HOME": f"{home}/cache",
+            "XDG_STATE_HOME": f"{home}/state",
+            "XDG_RUNTIME_DIR": f"{home}/run",
+            "LC_ALL": "C.UTF-8",
+            **(extra_env or {}),
+        }
+        for name in ("data", "cache", "state", "run"):
+            (self.home / name).mkdir(parents=True, exist_ok=True)
+        os.chmod(self.home / "run", 0o700)
+        self.running = []
+
+    def cli(self, *args, check=None, timeout=120, **kw):
+        """Runs capsule-cli to its end. check=N asserts the exit status."""
+        kw.setdefault("env", self.env)
+        r = subprocess.run([BIN / "capsule-cli", *map(str, args)], capture_output=True, text=True,
+                           errors="surrogateescape", timeout=timeout, **kw)
+        if check is not None:
+            assert r.returncode == check, f"{args}: status {r.returncode}\n{r.stdout}\n{r.stderr}"
+        return r
+
+    def start(self, *args, program="capsule-cli", **kw):
+        """Starts a program in the background; stopped at the end of the test if it still runs."""
+        kw.setdefault("env", self.env)
+        p = subprocess.Popen([BIN / program, *map(str, args)], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, **kw)
+        self.running.append(p)
+        return p
+
+    def stop_all(self):
+        for p in self.running:
+            if p.poll() is None:
+                p.send_signal(signal.SIGTERM)
+                try:
+                    p.wait(15)
+                except subprocess.TimeoutExpired:
+                    p.kill()
+                    p.wait()
+            for stream in (p.stdout, p.stderr):
+                if stream and not stream.closed:
+                    stream.close()
+
+    def build(self, manifest, eif, *args, **kw):
+        """capsule-cli build to an EIF; returns what it printed, parsed."""
+        r = self.cli("build", "-f", manifest, "--eif", eif, *args, check=0, **kw)
+        return json.loads(r.stdout)
+
+
+@pytest.fixture
+def capsule(tmp_path):
+    c = Capsule(tmp_path / "home")
+    yield c
+    c.stop_all()
+
+
+@pytest.fixture(scope="session")
+def app_libraries():
+    """Shared libraries that the programs in images need: none but in sanitizer builds, where
+    capsule-runtime cannot be static."""
+    out = subprocess.run(["ldd", BIN / "capsule-runtime"], capture_output=True, text=True).stdout
+    paths = []
+    for word in out.split():
+        if word.startswith("/") and os.path.exists(word):
+            paths.append(word)
+    return sorted(set(paths))
+
+
+@pytest.fixture
+def make_rootfs(tmp_path, app_libraries):
+    """make_rootfs(name, entrypoint, files={path: bytes|Path}, **config) -> directory usable as dir:..."""
+
+    def make(name, entrypoint, files=None, **config):
+        root = tmp_path / name
+        root.mkdir()
+        for lib in app_libraries:
+            to = root / lib.lstrip("/")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(lib, to)
+        for path, content in (files or {}).items():
+            to = root / path.lstrip("/")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, (str, os.PathLike)) and os.path.exists(content):
+                shutil.copy(content, to)
+            else:
+                to.write_bytes(content if isinstance(content, bytes) else str(content).encode())
+        (tmp_path / f"{name}.json").write_text(json.dumps({"Entrypoint": entrypoint, **config}))
+        return root
+
+    return make
+
+
+def write_manifest(path, app, **sections):
+    """Writes a manifest as JSON, which is YAML too."""
+    doc = {"version": "v1", "name": "test", "target": "capsule-test:latest", "sources": {"app": app},
+           **sections}
+    pathlib.Path(path).write_text(json.dumps(doc, indent=2))
+    return path
