@@ -590,8 +590,10 @@ static void decode_map(struct loader *l, const struct schema_object *o, const st
     char found[SHOWN_SIZE + 16];
 
     if (map->type != YAML_MAPPING) {
-        loader_error(l, "needs keys, such as \"%s: ...\", not %s", o->fields[0].key,
-                     describe(map, found));
+        bool glued = map->type == YAML_SCALAR && map->plain && strchr(map->text, ':');
+
+        loader_error(l, "needs keys, such as \"%s: ...\", not %s%s", o->fields[0].key,
+                     describe(map, found), glued ? "; a blank belongs behind the \":\"" : "");
         return;
     }
     for (const struct yaml_node *k = map->child; k && !l->stopped; k = k->next->next)

@@ -47,8 +47,8 @@ void problems_sort(struct manifest_problems *p);
 const char *shown(struct slice text, char out[SHOWN_SIZE]);
 
 /*
- * The known word that a misspelt one most likely means; NULL when nothing is near. Case, "-" and
- * "_" do not count.
+ * The known word that a misspelt one most likely means: a few letters away, or begun or ended
+ * alike. NULL when there is none. Case, and "-" for "_", do not count.
  */
 const char *nearest_word(const char *word, const char *const *known, size_t count);
 
