@@ -247,13 +247,10 @@ int manifest_check_available(const struct manifest *m, struct error *err)
                            "there is such a key");
 }
 
-static int check_readable_file(const char *path, struct error *err)
+static int check_has_content(int fd, const char *path, struct error *err)
 {
-    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
 
-    if (fd < 0)
-        return error_sys(err, errno, "failed to open %s", path);
     if (fstat(fd, &st) < 0)
         return error_sys(err, errno, "looking at %s", path);
     if (!S_ISREG(st.st_mode))
@@ -261,6 +258,15 @@ static int check_readable_file(const char *path, struct error *err)
     if (st.st_size == 0)
         return error_set(err, ERR_INVALID, "%s is empty", path);
     return 0;
+}
+
+static int check_readable_file(const char *path, struct error *err)
+{
+    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0)
+        return error_sys(err, errno, "failed to open %s", path);
+    return check_has_content(fd, path, err);
 }
 
 static int check_signing_file(const struct manifest *m, char *const *path, struct error *err)
