@@ -2,6 +2,7 @@
 #include "manifest/loader.h"
 
 #include <stdarg.h>
+#include <strings.h>
 
 #define PROBLEMS_MAX 100 /* a hostile file shall not fill the memory, nor a screen */
 
@@ -220,6 +221,17 @@ static size_t distance(const char *a, const char *b)
     return row[la % 3][lb];
 }
 
+/* "memory" for memory_mb, "private_key" for key. */
+static bool is_part(const char *word, const char *known)
+{
+    size_t lw = strlen(word), lk = strlen(known), i = 0;
+
+    while (i < lw && i < lk && folded(word[i]) == folded(known[i]))
+        i++;
+    return (lw >= 3 && i == lw) || (lw > lk + 1 && folded(word[lw - lk - 1]) == '_' &&
+                                    strcasecmp(word + lw - lk, known) == 0);
+}
+
 const char *nearest_word(const char *word, const char *const *known, size_t count)
 {
     size_t len = strlen(word), best = len <= 3 ? 1 : len <= 8 ? 2 : 3;
@@ -235,5 +247,8 @@ const char *nearest_word(const char *word, const char *const *known, size_t coun
             found = known[i];
         }
     }
+    for (size_t i = 0; i < count && !found; i++)
+        if (is_part(word, known[i]))
+            found = known[i];
     return found;
 }

@@ -12,6 +12,12 @@ static bool written(const struct loader *l, const void *member)
     return manifest_where(l->m, member) != NULL;
 }
 
+/* True for a list that was refused as such, so that nothing follows from its being empty. */
+static bool refused(const struct loader *l, const void *member, const void *items)
+{
+    return written(l, member) && !items;
+}
+
 /* ---- storage (5.1, 5.6, 8.1 number 2) ---- */
 
 static bool path_within(const char *inner, const char *outer)
@@ -78,7 +84,7 @@ static void check_storage(struct loader *l)
     }
     if (!s3->enabled)
         return;
-    if (!manifest_egress_enabled(m))
+    if (!manifest_egress_enabled(m) && !refused(l, &m->egress.allow, m->egress.allow.items))
         loader_error_at(l, &s3->enabled,
                         "S3 needs a way out; list its hosts in egress.allow, for example "
                         "\"**.amazonaws.com\"");
@@ -195,7 +201,7 @@ static void check_helios(struct loader *l)
 
     if (!helios->enabled)
         return;
-    if (helios->chains.count == 0)
+    if (helios->chains.count == 0 && !refused(l, &helios->chains, chains))
         loader_error_at(l, written(l, &helios->chains) ? (void *)&helios->chains : (void *)helios,
                         "enabled, but there is no entry in chains");
     for (size_t i = 0; i < helios->chains.count; i++) {
@@ -352,7 +358,8 @@ static void check_egress(struct loader *l)
 {
     struct manifest_egress *egress = &l->m->egress;
 
-    if (egress->deny.count > 0 && egress->allow.count == 0)
+    if (egress->deny.count > 0 && egress->allow.count == 0 &&
+        !refused(l, &egress->allow, egress->allow.items))
         loader_warn_at(l, &egress->deny,
                        "has no effect: without an entry in allow, egress is off altogether");
     l->m->policy.allow_private = egress->allow_private;

@@ -82,7 +82,7 @@ static struct yaml_node *node_new(struct builder *b, enum yaml_type type,
     }
     if (t->count == t->cap) {
         t->cap = t->cap ? t->cap * 2 : 64;
-        t->nodes = xreallocarray(t->nodes, t->cap, sizeof(*t->nodes));
+        t->nodes = xreallocarray(t->nodes, t->cap, sizeof(struct yaml_node *));
     }
     node = xcalloc(1, sizeof(*node));
     node->type = type;
@@ -261,6 +261,9 @@ static const char *advice(const char *msg)
         {"invalid indentation", "keys of one block start in the same column"},
         {"invalid mapping in plain multiline", "keys of one block start in the same column"},
         {"invalid escape", "write \\\\ for a backslash, or use single quotes"},
+        {"quoted scalar", "check that every quote is closed"},
+        {"end of block sequence", "further keys of an entry start below its first one"},
+        {"missing document start", "a manifest is made of lines like \"key: value\""},
         {"wrongly indented flow", "close each { and ["},
         {"without a closing", "close each { and ["},
         {"missing comma", "separate entries by commas, and close each { and ["},
