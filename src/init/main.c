@@ -80,25 +80,38 @@ static int open_launch_file(struct error *err)
     return 0;
 }
 
-/*
- * One DescribeNSM. The result decides nothing here: there is none outside an enclave, the runtime
- * opens it again and fails where it must. It tells the reader of a console which of the two it was.
- */
-static void check_nsm(void)
+/* One DescribeNSM. */
+static int describe_nsm(int fd, struct error *err)
 {
     static const char request[] = CBOR_DESCRIBE, expected[] = CBOR_MAP_OF_ONE CBOR_DESCRIBE;
     static char response[NSM_ANSWER_MAX];
     struct nsm_message message = {{(void *)(uintptr_t)request, sizeof(request) - 1},
                                   {response, sizeof(response)}};
-    AUTO_FD int fd = open(NSM_DEVICE, O_RDWR | O_CLOEXEC);
+
+    if (ioctl(fd, NSM_IOCTL, &message) < 0)
+        return error_sys(err, errno, "asking " NSM_DEVICE " to describe itself");
+    if (message.response.iov_len < sizeof(expected) - 1 ||
+        memcmp(response, expected, sizeof(expected) - 1) != 0)
+        return error_set(err, ERR_INVALID, NSM_DEVICE " does not describe itself");
+    return 0;
+}
+
+/*
+ * What is found decides nothing here: there is no NSM outside an enclave, and the runtime opens it
+ * again and fails where it must. It tells the reader of a console which of the two this was.
+ */
+static void check_nsm(void)
+{
+    struct error err = {0};
+    int fd = open(NSM_DEVICE, O_RDWR | O_CLOEXEC);
 
     if (fd < 0)
-        fprintf(stderr, "capsule-init: no NSM: opening " NSM_DEVICE ": %s\n", strerror(errno));
-    else if (ioctl(fd, NSM_IOCTL, &message) < 0)
-        fprintf(stderr, "capsule-init: " NSM_DEVICE " does not answer: %s\n", strerror(errno));
-    else if (message.response.iov_len < sizeof(expected) - 1 ||
-             memcmp(response, expected, sizeof(expected) - 1) != 0)
-        fprintf(stderr, "capsule-init: " NSM_DEVICE " refuses DescribeNSM\n");
+        error_sys(&err, errno, "going on without an NSM: opening " NSM_DEVICE);
+    else
+        describe_nsm(fd, &err);
+    if (err.msg[0])
+        error_print("capsule-init", &err);
+    fd_close(&fd);
 }
 
 /* Returns only when something failed. */

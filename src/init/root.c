@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -96,7 +95,8 @@ int root_mount_all(struct error *err)
         error_sys(err, errno, "mounting %s on %s", m->type, m->target);
         if (!m->optional)
             return -1;
-        fprintf(stderr, "capsule-init: going on without it: %s\n", err->msg);
+        error_wrap(err, "going on without it");
+        error_print("capsule-init", err);
     }
     for (size_t i = 0; i < ARRAY_LEN(links); i++)
         if (symlink(links[i].target, links[i].name) < 0 && errno != EEXIST)

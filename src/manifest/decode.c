@@ -279,7 +279,7 @@ static void number_error(struct loader *l, const struct schema_field *f,
         loader_error(l, "needs a whole number without \"_\", not %s", found);
         break;
     case NUMBER_FRACTION:
-        loader_error(l, "needs a whole number, not the fraction %s", found);
+        loader_error(l, "needs a whole number in plain digits, not %s", found);
         break;
     case NUMBER_UNIT:
         loader_error(l, "needs the number alone, not %s", found);

@@ -109,6 +109,15 @@ static void set_text(struct yaml_node *node, struct fy_token *token)
     node->len = text ? len : 0;
 }
 
+static void set_style(struct yaml_node *node, struct fy_token *token)
+{
+    enum fy_scalar_style style = token ? fy_token_scalar_style(token) : FYSS_PLAIN;
+
+    node->plain = style == FYSS_PLAIN;
+    if ((style == FYSS_SINGLE_QUOTED || style == FYSS_DOUBLE_QUOTED) && node->column > 1)
+        node->column--; /* the mark is behind the quote */
+}
+
 /* Hangs the node under the innermost open container. Its last child is found through `last`. */
 static void attach(struct builder *b, struct yaml_node **last, struct yaml_node *node)
 {
@@ -172,8 +181,8 @@ static int on_event(struct builder *b, struct yaml_node **last, struct fy_event 
         node = node_new(b, YAML_SCALAR, e->scalar.value ? mark : NULL, e->scalar.tag);
         if (!node)
             return -1;
-        node->plain = !e->scalar.value || fy_token_scalar_style(e->scalar.value) == FYSS_PLAIN;
         set_text(node, e->scalar.value);
+        set_style(node, e->scalar.value);
         attach(b, last, node);
         return add_anchor(b, e->scalar.anchor, node, mark);
     case FYET_ALIAS:
@@ -252,6 +261,8 @@ static const char *advice(const char *msg)
         {"invalid indentation", "keys of one block start in the same column"},
         {"invalid mapping in plain multiline", "keys of one block start in the same column"},
         {"invalid escape", "write \\\\ for a backslash, or use single quotes"},
+        {"wrongly indented flow", "close each { and ["},
+        {"without a closing", "close each { and ["},
         {"missing comma", "separate entries by commas, and close each { and ["},
         {"could not find expected ':'", "a key is followed by \": \""},
     };

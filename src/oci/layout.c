@@ -209,7 +209,8 @@ static const json_t *choose(const json_t *index, const char *tag,
                             const struct image_options *options, struct error *err)
 {
     const json_t *manifests = json_object_get(index, "manifests");
-    const json_t *found = NULL, *fits = NULL;
+    const json_t *fits = NULL;
+    bool doubtful = false; /* one that fits does not say for which machine it is */
     const char *os, *arch;
     size_t i, count = 0, fit_count = 0;
     json_t *m;
@@ -220,29 +221,30 @@ static const json_t *choose(const json_t *index, const char *tag,
         return NULL;
     }
     json_array_foreach (manifests, i, m) {
+        bool told;
+
         if (!is_image(m) || (tag && !tag_matches(m, tag)))
             continue;
         count++;
-        found = m;
-        if (!platform_of(m, &os, &arch) || strcmp(os, "linux") != 0 ||
-            strcmp(arch, options->arch) != 0)
+        told = platform_of(m, &os, &arch);
+        if (told && (strcmp(os, "linux") != 0 || strcmp(arch, options->arch) != 0))
             continue;
         fit_count++;
+        doubtful = doubtful || !told || (!tag && ref_name(m));
         if (!fits)
             fits = m;
     }
-    if (count == 1 && (fits || !platform_of(found, &os, &arch)))
-        return found;
+    /* Of several variants of one platform the first is the best (image-index.md). */
+    if (fit_count == 1 || (fit_count > 1 && !doubtful))
+        return fits;
     if (count == 0 && tag)
         no_such_tag(manifests, tag, err);
     else if (count == 0)
         error_set(err, ERR_INVALID, "no image in it");
-    else if (fit_count == 1 || (fit_count > 1 && !ref_name(fits)))
-        return fits; /* of variants of one platform the first is the best: image-index.md */
-    else if (fit_count > 1 || platform_of(found, &os, &arch) == false)
-        ambiguous(manifests, err);
-    else
+    else if (fit_count == 0)
         no_platform(manifests, options, err);
+    else
+        ambiguous(manifests, err);
     return NULL;
 }
 

@@ -19,7 +19,10 @@ struct listener;
 struct listener_spec {
     const char *name; /* for log lines; borrowed for the listener's life */
     size_t max;       /* connections open at a time */
-    /* Takes over a non-blocking close-on-exec descriptor. Calls listener_done() when it ends. */
+    /*
+     * Takes over a non-blocking close-on-exec descriptor. Calls listener_done() when it ends;
+     * must not free the listener from here.
+     */
     void (*accepted)(void *arg, int fd);
     void *arg;
     /* May be NULL. False closes the connection before a byte is read and counts it as refused. */

@@ -130,8 +130,8 @@ static void test_malformed_requests(void **state)
     static const char *const more[] = {
         "a16b4465736372696265504352a265696e646578006178f6",   /* a parameter too many */
         "a16b4174746573746174696f6ea169757365725f64617461f6", /* two missing */
-        "a16b4174746573746174696f6ea369757365725f646174616178656e6f6e6365f66a7075626c69635f6b6579f"
-        "6",
+        ("a16b4174746573746174696f6ea369757365725f646174616178656e6f6e6365f66a7075626c69635f6b6579f"
+         "6"),
         "a16b4465736372696265504352a265696e6465780065696e64657800", /* a key twice */
         "a16b446573637269626550435280",
         "a100a0",
@@ -640,7 +640,7 @@ static void test_device_that_is_not_there(void **state)
     struct error err = {0};
 
     (void)state;
-    assert_null(nsm_open_device("/nonexistent/nsm", &err));
+    assert_null(nsm_open_device("/dev/no-such-nsm", &err));
     assert_int_equal(err.kind, ERR_NOT_FOUND);
     /* a device of another driver refuses the ioctl */
     struct nsm *nsm = nsm_open_device("/dev/null", &err);

@@ -1,0 +1,284 @@
+#include "enclave/clock_client.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "vsock/clockproto.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <sys/socket.h>
+#include <sys/timex.h>
+#include <time.h>
+
+#define EXCHANGE_SECS   5
+#define EARLY_TRIES     10 /* until the first success, two seconds apart */
+#define EARLY_PAUSE_MS  2000
+#define DOUBT_PAUSE_MS  5000
+#define DISAGREEMENT_NS INT64_C(10000000000)
+
+struct clock_client {
+    struct clock_client_spec spec;
+    struct dial *dial;
+    int fd;
+    struct event *reply; /* readable, or the exchange's time-out */
+    struct event *timer; /* next round */
+    char line[CLOCK_REPLY_MAX + 1];
+    size_t line_len;
+    struct clock_sample now;
+    int samples; /* done in this round */
+    struct clock_sample best;
+    bool has_best;
+    int64_t expected_ns; /* the offset this round should find */
+    int64_t last_good_ms;
+    unsigned early_failures;
+    struct clock_client_stats stats;
+};
+
+static void start_sample(struct clock_client *c);
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct clock_client *c = arg;
+
+    (void)fd;
+    (void)what;
+    c->samples = 0;
+    c->has_best = false;
+    start_sample(c);
+}
+
+static void next_round(struct clock_client *c, int64_t ms)
+{
+    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+
+    event_add(c->timer, &tv);
+}
+
+static int64_t interval_ms(const struct clock_client *c)
+{
+    uint64_t secs = c->spec.interval_secs;
+
+    return (int64_t)(secs > 86400 * 365 ? 86400 * 365 : secs) * 1000;
+}
+
+/* ---- setting the clock ---- */
+
+static int step_clock(int64_t offset)
+{
+    int64_t now = clock_real_ns() + offset;
+    struct timespec ts = {.tv_sec = now / 1000000000, .tv_nsec = now % 1000000000};
+
+    return clock_settime(CLOCK_REALTIME, &ts);
+}
+
+static int slew_clock(int64_t offset)
+{
+    struct timex tx = {.modes = ADJ_OFFSET_SINGLESHOT, .offset = (long)(offset / 1000)};
+
+    return adjtimex(&tx) < 0 ? -1 : 0;
+}
+
+/* Returns the offset that the next round should find. */
+static int64_t apply(struct clock_client *c, int64_t offset)
+{
+    enum clock_action action = clock_decide(offset, !c->stats.synced, c->spec.max_step_secs);
+    int64_t before = clock_real_ns();
+    int rc = 0;
+
+    if (c->spec.measure_only) {
+        log_debug("clock", "measured only", kv_int("offset_us", offset / 1000),
+                  kv_int("rtt_us", c->stats.rtt_ns / 1000));
+        return offset;
+    }
+    switch (action) {
+    case CLOCK_KEEP:
+        return 0;
+    case CLOCK_SLEW:
+        rc = slew_clock(offset);
+        break;
+    case CLOCK_STEP:
+        rc = step_clock(offset);
+        log_at(c->stats.synced ? LOG_WARN : LOG_INFO, "clock", "stepped",
+               kv_int("old_ms", before / 1000000), kv_int("new_ms", (before + offset) / 1000000));
+        break;
+    case CLOCK_REFUSE:
+        log_warn("clock", "refused a step beyond max_step_secs", kv_int("old_ms", before / 1000000),
+                 kv_int("offered_ms", (before + offset) / 1000000));
+        return offset;
+    }
+    if (rc < 0)
+        log_warn("clock", "cannot set the clock", kv_str("reason", strerror(errno)));
+    return rc < 0 ? offset : 0;
+}
+
+static void round_failed(struct clock_client *c)
+{
+    c->stats.rounds_failed++;
+    if (!c->stats.synced && ++c->early_failures < EARLY_TRIES) {
+        next_round(c, EARLY_PAUSE_MS);
+        return;
+    }
+    log_warn("clock", "no usable answer from the host",
+             kv_uint("failed_rounds", c->stats.rounds_failed));
+    next_round(c, interval_ms(c));
+}
+
+static void round_done(struct clock_client *c)
+{
+    int64_t offset;
+
+    if (!c->has_best) {
+        round_failed(c);
+        return;
+    }
+    offset = clock_offset(&c->best);
+    if (c->stats.synced) {
+        __int128 gap = (__int128)offset - c->expected_ns;
+
+        /* One odd answer moves nothing: the next round has to agree with it. */
+        if (gap > DISAGREEMENT_NS || gap < -DISAGREEMENT_NS) {
+            log_warn("clock", "two rounds disagree, keeping the old time",
+                     kv_int("offset_ms", offset / 1000000),
+                     kv_int("expected_ms", c->expected_ns / 1000000));
+            c->expected_ns = offset;
+            c->stats.rounds_failed++;
+            next_round(c, DOUBT_PAUSE_MS);
+            return;
+        }
+    }
+    c->stats.offset_ns = offset;
+    c->stats.rtt_ns = clock_rtt(&c->best);
+    c->expected_ns = apply(c, offset);
+    c->stats.synced = true;
+    c->stats.rounds_good++;
+    c->last_good_ms = clock_mono_ms();
+    next_round(c, interval_ms(c));
+}
+
+/* ---- one exchange ---- */
+
+static void sample_done(struct clock_client *c, bool complete)
+{
+    int64_t limit = c->stats.synced ? CLOCK_RTT_LATER : CLOCK_RTT_FIRST;
+    struct error err;
+
+    if (c->reply)
+        event_free(c->reply);
+    c->reply = NULL;
+    fd_close(&c->fd);
+    if (complete && clock_parse_reply(slice_of(c->line, c->line_len), &c->now, &err) < 0) {
+        log_debug("clock", "bad reply", kv_str("reason", err.msg));
+        complete = false;
+    }
+    if (complete && clock_sample_usable(&c->now, limit) &&
+        (!c->has_best || clock_rtt(&c->now) < clock_rtt(&c->best))) {
+        c->best = c->now;
+        c->has_best = true;
+    }
+    /* Without an answer at all the rest of the round is pointless. */
+    if (++c->samples >= CLOCK_SAMPLES || !complete)
+        round_done(c);
+    else
+        start_sample(c);
+}
+
+static void on_reply(evutil_socket_t fd, short what, void *arg)
+{
+    struct clock_client *c = arg;
+    char *eol;
+    ssize_t n;
+
+    if (!(what & EV_READ)) {
+        sample_done(c, false);
+        return;
+    }
+    n = recv((int)fd, c->line + c->line_len, sizeof(c->line) - c->line_len, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        sample_done(c, false);
+        return;
+    }
+    c->now.t4 = clock_real_ns();
+    c->line_len += (size_t)n;
+    eol = memchr(c->line, '\n', c->line_len);
+    if (eol) {
+        c->line_len = (size_t)(eol - c->line);
+        sample_done(c, true);
+    } else if (c->line_len == sizeof(c->line)) {
+        sample_done(c, false);
+    }
+}
+
+static void on_connected(void *arg, int fd, const struct error *err)
+{
+    const struct timeval limit = {.tv_sec = EXCHANGE_SECS};
+    struct clock_client *c = arg;
+
+    c->dial = NULL;
+    if (fd < 0) {
+        log_debug("clock", "cannot reach the host's clock", kv_str("reason", err->msg));
+        sample_done(c, false);
+        return;
+    }
+    c->fd = fd;
+    c->line_len = 0;
+    c->reply = event_new(c->spec.base, fd, EV_READ | EV_PERSIST, on_reply, c);
+    if (!c->reply)
+        abort(); /* out of memory */
+    event_add(c->reply, &limit);
+    c->now = (struct clock_sample){.t1 = clock_real_ns()};
+    if (send(fd, CLOCK_REQUEST, CLOCK_REQUEST_LEN, MSG_NOSIGNAL) != CLOCK_REQUEST_LEN)
+        sample_done(c, false);
+}
+
+static void start_sample(struct clock_client *c)
+{
+    struct error err;
+    uint32_t port;
+
+    if (vsock_host_port(carrier_cid(c->spec.carrier), VSOCK_OFFSET_CLOCK, &port, &err) < 0)
+        round_failed(c);
+    else
+        c->dial = carrier_dial(c->spec.carrier, port, on_connected, c);
+}
+
+struct clock_client *clock_client_start(const struct clock_client_spec *spec)
+{
+    struct clock_client *c = xcalloc(1, sizeof(*c));
+
+    c->spec = *spec;
+    c->fd = -1;
+    c->timer = evtimer_new(spec->base, on_timer, c);
+    if (!c->timer)
+        abort(); /* out of memory */
+    start_sample(c);
+    return c;
+}
+
+bool clock_client_tried(const struct clock_client *c)
+{
+    return c->stats.rounds_good + c->stats.rounds_failed > 0;
+}
+
+struct clock_client_stats clock_client_stats_of(const struct clock_client *c)
+{
+    struct clock_client_stats stats = c->stats;
+
+    stats.age_ms = stats.synced ? clock_mono_ms() - c->last_good_ms : 0;
+    return stats;
+}
+
+void clock_client_stop(struct clock_client *c)
+{
+    if (!c)
+        return;
+    dial_cancel(c->dial);
+    if (c->reply)
+        event_free(c->reply);
+    event_free(c->timer);
+    fd_close(&c->fd);
+    free(c);
+}

@@ -1,0 +1,47 @@
+/*
+ * Watches over the app from start to end (spec/runtime.md sections 4.3, 5.3). The runtime is PID 1
+ * of its enclave, or at least the subreaper of what it started, so every process that loses its
+ * parent ends up here and is reaped. Signals arrive as ordinary events of the loop.
+ */
+#ifndef CAPSULE_ENCLAVE_SUPERVISE_H
+#define CAPSULE_ENCLAVE_SUPERVISE_H
+
+#include "base/error.h"
+#include "enclave/app.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct event_base;
+struct supervisor;
+
+#define SUPERVISE_DESCENDANTS_MS 2000 /* between TERM and KILL after the app has ended */
+
+struct supervisor_spec {
+    struct event_base *base;
+    uint32_t grace_ms; /* between TERM and KILL when nobody says otherwise */
+    /* The app has ended with this wait status. Its descendants are still there. */
+    void (*app_ended)(void *arg, int wait_status);
+    /* supervisor_sweep() is done: nothing that we started is left. */
+    void (*swept)(void *arg);
+    /* SIGTERM or SIGINT came before there was an app. */
+    void (*cancelled)(void *arg);
+    void *arg;
+};
+
+/*
+ * Takes over the signals of the process: blocks them in this thread, so call before others start.
+ * TERM and INT stop the app; HUP, USR1, USR2, WINCH and QUIT are passed on to it.
+ */
+int supervisor_new(const struct supervisor_spec *spec, struct supervisor **out, struct error *err);
+int supervisor_start_app(struct supervisor *s, const struct app_spec *app, struct error *err);
+/*
+ * TERM to the app's process group, KILL after the grace. A second call only shortens what is left
+ * of it. Without an app it calls `cancelled`.
+ */
+void supervisor_stop_app(struct supervisor *s, uint32_t grace_ms);
+/* TERM, two seconds, KILL to everything that the app left running; ends with `swept`. */
+void supervisor_sweep(struct supervisor *s);
+void supervisor_free(struct supervisor *s);
+
+#endif

@@ -1,0 +1,24 @@
+/* What `-p [ADDR:]HOST:CONTAINER` says: which host address leads to which enclave port. */
+#ifndef CAPSULE_HOST_PUBLISH_H
+#define CAPSULE_HOST_PUBLISH_H
+
+#include "base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PUBLISH_MAX 256
+
+struct publish {
+    char address[48];   /* numeric IPv4 or IPv6 without brackets; "" is every address */
+    uint16_t host_port; /* 0 takes any free port */
+    uint16_t enclave_port;
+};
+
+/*
+ * Reads "PORT", "HOST:CONTAINER", "ADDR:HOST:CONTAINER" or "[V6]:HOST:CONTAINER". The error is
+ * ERR_USAGE and quotes the text.
+ */
+int publish_parse(const char *text, struct publish *out, struct error *err);
+
+#endif

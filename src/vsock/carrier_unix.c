@@ -1,0 +1,315 @@
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/text.h"
+#include "vsock/carrier_priv.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define BACKLOG       1024
+#define GREETING_MAX  32   /* "CONNECT 4294967295\n" is 19 bytes */
+#define GREETINGS_MAX 1024 /* connections that have not said CONNECT yet */
+/* Room for one full splice of the relay; the kernel may grant less. */
+#define BUFFER_BYTES (1024 * 1024)
+
+/* ---- names ---- */
+
+static socklen_t socket_name(const struct carrier *c, uint32_t port, struct sockaddr_un *sa)
+{
+    char suffix[16] = "";
+
+    if (port != 0)
+        snprintf(suffix, sizeof(suffix), "_%u", port);
+    *sa = (struct sockaddr_un){.sun_family = AF_UNIX};
+    snprintf(sa->sun_path, sizeof(sa->sun_path), "/proc/self/fd/%d/v.sock%s", c->dir_fd, suffix);
+    return sizeof(*sa);
+}
+
+static int open_socket(struct error *err)
+{
+    const int bytes = BUFFER_BYTES;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return error_sys(err, errno, "opening a UNIX socket");
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+    return fd;
+}
+
+/* A socket left by a process that is gone refuses; one in use accepts or is full. */
+static bool is_abandoned(const struct sockaddr_un *sa)
+{
+    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    return fd >= 0 && connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0 &&
+           errno == ECONNREFUSED;
+}
+
+/* Port 0 stands for v.sock itself. */
+static int listen_on(const struct carrier *c, uint32_t port, struct error *err)
+{
+    struct sockaddr_un sa;
+    socklen_t len = socket_name(c, port, &sa);
+    AUTO_FD int fd = open_socket(err);
+    int rc, result;
+
+    if (fd < 0)
+        return -1;
+    rc = bind(fd, (struct sockaddr *)&sa, len);
+    if (rc < 0 && errno == EADDRINUSE && is_abandoned(&sa) && unlink(sa.sun_path) == 0)
+        rc = bind(fd, (struct sockaddr *)&sa, len);
+    if (rc < 0 || listen(fd, BACKLOG) < 0)
+        return error_sys(err, errno, "listening on the socket for port %u", port);
+    result = fd;
+    fd = -1;
+    return result;
+}
+
+/* ---- connecting ---- */
+
+static enum attempt_want failed(struct attempt *a, struct error *err, int sys)
+{
+    error_sys(err, sys, "connecting to port %u", a->port);
+    return ATTEMPT_FAILED;
+}
+
+/*
+ * Takes one line from a socket and not a byte more, for what follows belongs to the stream. Returns
+ * its length with the newline, 0 when it is not complete yet, or -1 with errno (EPROTO: too long,
+ * ECONNREFUSED: closed instead of answered).
+ */
+static ssize_t take_line(int fd, char line[GREETING_MAX])
+{
+    ssize_t n = recv(fd, line, GREETING_MAX, MSG_PEEK);
+    char *end;
+
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR ? 0 : -1;
+    end = memchr(line, '\n', (size_t)n);
+    if (end)
+        return recv(fd, line, (size_t)(end - line) + 1, 0);
+    errno = n == 0 ? ECONNREFUSED : EPROTO;
+    return n == 0 || n == GREETING_MAX ? -1 : 0;
+}
+
+static enum attempt_want start(const struct carrier *c, struct attempt *a, struct error *err)
+{
+    struct sockaddr_un sa;
+    socklen_t len = socket_name(c, c->side == CARRIER_HOST ? 0 : a->port, &sa);
+    char greeting[GREETING_MAX];
+    int n;
+
+    a->fd = open_socket(err);
+    if (a->fd < 0)
+        return ATTEMPT_FAILED;
+    if (connect(a->fd, (struct sockaddr *)&sa, len) < 0) {
+        int sys = errno;
+
+        fd_close(&a->fd);
+        if (sys == EAGAIN) /* the peer's queue is full: there is no event for it on UNIX sockets */
+            return ATTEMPT_LATER;
+        return failed(a, err, sys);
+    }
+    if (c->side == CARRIER_ENCLAVE)
+        return ATTEMPT_DONE;
+    n = snprintf(greeting, sizeof(greeting), "CONNECT %u\n", a->port);
+    /* A fresh socket takes these few bytes whole. */
+    if (send(a->fd, greeting, (size_t)n, MSG_NOSIGNAL) != n)
+        return failed(a, err, errno);
+    a->stage = ATTEMPT_HANDSHAKE;
+    return ATTEMPT_READ;
+}
+
+static enum attempt_want unix_advance(const struct carrier *c, struct attempt *a, struct error *err)
+{
+    char line[GREETING_MAX];
+    ssize_t n;
+
+    if (a->stage == ATTEMPT_START)
+        return start(c, a, err);
+    n = take_line(a->fd, line);
+    if (n == 0)
+        return ATTEMPT_READ;
+    if (n < 0)
+        return failed(a, err, errno == ECONNRESET ? ECONNREFUSED : errno);
+    if (n < 4 || memcmp(line, "OK ", 3) != 0)
+        return failed(a, err, EPROTO);
+    return ATTEMPT_DONE;
+}
+
+/* ---- v.sock: from the CONNECT line to the listener of the port ---- */
+
+struct port {
+    uint32_t number;
+    struct listener *listener;
+    struct port *next;
+};
+
+struct greeting {
+    struct dispatcher *dispatcher;
+    struct event *ready;
+    int fd;
+    struct greeting *next, **link;
+};
+
+struct dispatcher {
+    struct event_base *base;
+    struct listener *door;
+    struct port *ports;
+    struct greeting *greetings;
+};
+
+static void greeting_free(struct greeting *g)
+{
+    *g->link = g->next;
+    if (g->next)
+        g->next->link = g->link;
+    event_free(g->ready);
+    fd_close(&g->fd);
+    free(g);
+}
+
+static struct listener *find_port(const struct dispatcher *d, uint32_t number)
+{
+    for (const struct port *p = d->ports; p; p = p->next)
+        if (p->number == number)
+            return p->listener;
+    return NULL;
+}
+
+static void on_greeting(evutil_socket_t sock, short what, void *arg)
+{
+    struct greeting *g = arg;
+    struct dispatcher *d = g->dispatcher;
+    struct listener *l = NULL;
+    char line[GREETING_MAX];
+    uint64_t number;
+    ssize_t n = 0;
+    int fd = (int)sock;
+
+    if (what & EV_READ) {
+        n = take_line(fd, line);
+        if (n == 0)
+            return;
+    }
+    if (n > 8 && memcmp(line, "CONNECT ", 8) == 0 &&
+        parse_u64(slice_of(line + 8, (size_t)n - 9), UINT32_MAX, &number) == 0)
+        l = find_port(d, (uint32_t)number);
+    /* Time-out, nonsense, a port nobody serves, or a full one: closing is the refusal. */
+    if (l && listener_has_room(l) && send(fd, "OK 1\n", 5, MSG_NOSIGNAL) == 5) {
+        g->fd = -1;
+        greeting_free(g);
+        listener_done(d->door);
+        listener_offer(l, fd);
+        return;
+    }
+    greeting_free(g);
+    listener_done(d->door);
+}
+
+static void on_knock(void *arg, int fd)
+{
+    const struct timeval limit = {.tv_sec = CARRIER_HANDSHAKE_MS / 1000};
+    struct dispatcher *d = arg;
+    struct greeting *g = xcalloc(1, sizeof(*g));
+    const int bytes = BUFFER_BYTES;
+
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+    g->dispatcher = d;
+    g->fd = fd;
+    g->next = d->greetings;
+    g->link = &d->greetings;
+    if (g->next)
+        g->next->link = &g->next;
+    d->greetings = g;
+    g->ready = event_new(d->base, fd, EV_READ | EV_PERSIST, on_greeting, g);
+    if (!g->ready)
+        abort(); /* out of memory */
+    event_add(g->ready, &limit);
+}
+
+/* ---- the table's functions ---- */
+
+static int unix_open(struct carrier *c, struct error *err)
+{
+    struct listener_spec spec = {.name = "v.sock", .max = GREETINGS_MAX, .accepted = on_knock};
+    int fd;
+
+    if (c->side == CARRIER_HOST)
+        return 0;
+    fd = listen_on(c, 0, err);
+    if (fd < 0)
+        return -1;
+    c->dispatcher = xcalloc(1, sizeof(*c->dispatcher));
+    c->dispatcher->base = c->base;
+    spec.arg = c->dispatcher;
+    c->dispatcher->door = listener_new(c->base, fd, &spec);
+    return 0;
+}
+
+static void unix_close(struct carrier *c)
+{
+    struct dispatcher *d = c->dispatcher;
+
+    if (!d)
+        return;
+    while (d->greetings)
+        greeting_free(d->greetings);
+    listener_free(d->door);
+    free(d);
+}
+
+static int unix_listen(struct carrier *c, uint32_t port, struct listener_spec *spec,
+                       struct listener **out, struct error *err)
+{
+    struct port *p;
+    int fd;
+
+    spec->admit = NULL; /* the directory's mode says who may connect */
+    if (c->side == CARRIER_HOST) {
+        fd = listen_on(c, port, err);
+        if (fd < 0)
+            return -1;
+        *out = listener_new(c->base, fd, spec);
+        return 0;
+    }
+    if (find_port(c->dispatcher, port))
+        return error_sys(err, EADDRINUSE, "listening on port %u", port);
+    p = xcalloc(1, sizeof(*p));
+    p->number = port;
+    p->listener = *out = listener_new(c->base, -1, spec);
+    p->next = c->dispatcher->ports;
+    c->dispatcher->ports = p;
+    return 0;
+}
+
+static void unix_unlisten(struct carrier *c, struct listener *l)
+{
+    if (c->dispatcher) {
+        for (struct port **p = &c->dispatcher->ports; *p; p = &(*p)->next) {
+            struct port *found = *p;
+
+            if (found->listener != l)
+                continue;
+            *p = found->next;
+            free(found);
+            break;
+        }
+    }
+    listener_free(l);
+}
+
+const struct carrier_ops carrier_unix_ops = {
+    .open = unix_open,
+    .close = unix_close,
+    .advance = unix_advance,
+    .listen = unix_listen,
+    .unlisten = unix_unlisten,
+};
