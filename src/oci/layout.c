@@ -107,8 +107,7 @@ static int open_blob(const struct layout *l, const struct descriptor *d, struct 
     return -1;
 }
 
-static json_t *read_json_blob(const struct layout *l, const struct descriptor *d,
-                              struct error *err)
+static json_t *read_json_blob(const struct layout *l, const struct descriptor *d, struct error *err)
 {
     AUTO_BUF struct buf text = BUF(BLOB_JSON_MAX);
     AUTO_BLOB struct blob b = BLOB_NONE;
@@ -162,7 +161,8 @@ static void list_choices(const json_t *manifests, bool tags, struct buf *out)
     json_t *m;
     size_t i;
 
-    json_array_foreach (manifests, i, m) {
+    json_array_foreach(manifests, i, m)
+    {
         const char *os, *arch, *name = ref_name(m);
         const char *sep = out->len ? ", " : "";
 
@@ -220,7 +220,8 @@ static const json_t *choose(const json_t *index, const char *tag,
                   CHOICE_MAX);
         return NULL;
     }
-    json_array_foreach (manifests, i, m) {
+    json_array_foreach(manifests, i, m)
+    {
         bool told;
 
         if (!is_image(m) || (tag && !tag_matches(m, tag)))
@@ -293,8 +294,8 @@ static int check_layer_type(const char *type, struct error *err)
     case MEDIA_LAYER:
         return 0;
     case MEDIA_LAYER_FOREIGN:
-        return error_set(err, ERR_UNSUPPORTED,
-                         "a layer that is only to be had elsewhere (%.100s)", type);
+        return error_set(err, ERR_UNSUPPORTED, "a layer that is only to be had elsewhere (%.100s)",
+                         type);
     case MEDIA_LAYER_ENCRYPTED:
         return error_set(err, ERR_UNSUPPORTED, "an encrypted layer (%.100s)", type);
     default:
@@ -332,7 +333,8 @@ static int apply_layers(const struct layout *l, const json_t *manifest,
     if (!json_is_array(layers) || json_array_size(layers) != out->config.diff_id_count)
         return error_set(err, ERR_INVALID, "the manifest has %zu layers, the configuration %zu",
                          json_array_size(layers), out->config.diff_id_count);
-    json_array_foreach (layers, i, o) {
+    json_array_foreach(layers, i, o)
+    {
         AUTO_BLOB struct blob b = BLOB_NONE;
         struct descriptor d;
 

@@ -13,6 +13,7 @@ import socket
 import stat
 import subprocess
 import tarfile
+import tempfile
 import time
 
 import pytest
@@ -313,9 +314,11 @@ def test_an_image_that_buildah_wrote(debian_tar, tmp_path):
 
 @as_root
 @needs("podman", "skopeo", "umoci")
-def test_a_podman_engine(debian, tmp_path):
+def test_a_podman_engine(debian, tmp_path, request):
+    short = tempfile.mkdtemp(prefix="cap")  # podman wants at most 50 characters
+    request.addfinalizer(lambda: shutil.rmtree(short))
     sock = tmp_path / "s"
-    base = ["podman", "--root", tmp_path / "root", "--runroot", tmp_path / "run", "--storage-driver", "vfs"]
+    base = ["podman", "--root", tmp_path / "root", "--runroot", short, "--storage-driver", "vfs"]
     engine = subprocess.Popen([*base, "system", "service", "--time", "0", f"unix://{sock}"], stdout=subprocess.DEVNULL,
                               stderr=subprocess.PIPE)
     env = {"DOCKER_HOST": f"unix://{sock}"}
@@ -325,7 +328,8 @@ def test_a_podman_engine(debian, tmp_path):
                 break
             time.sleep(0.1)
         if not sock.exists():
-            pytest.skip("podman does not run here")
+            engine.kill()
+            pytest.skip("podman does not run here: " + engine.stderr.read().decode()[-200:])
         subprocess.run(["skopeo", "copy", "-q", f"oci:{debian}:app", f"docker-archive:{tmp_path}/x.tar:localhost/app:1"],
                        check=True)
         done = subprocess.run([*base, "load", "-q", "-i", tmp_path / "x.tar"], stdout=subprocess.DEVNULL,

@@ -54,7 +54,10 @@ static const char *show(struct tree *t, struct buf *out)
         ssize_t n = 0;
 
         rc |= buf_printf(out, "%s%c %.*s", out->len ? "|" : "",
-                         S_ISDIR(e.mode) ? 'd' : S_ISLNK(e.mode) ? 'l' : S_ISREG(e.mode) ? '-' : '?',
+                         S_ISDIR(e.mode)   ? 'd'
+                         : S_ISLNK(e.mode) ? 'l'
+                         : S_ISREG(e.mode) ? '-'
+                                           : '?',
                          (int)e.path.len, (const char *)e.path.ptr);
         if (S_ISREG(e.mode)) {
             AUTO_TREE_CONTENT struct tree_content c = TREE_CONTENT_NONE;

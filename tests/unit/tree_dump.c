@@ -94,8 +94,7 @@ static int dump(const char *reference, bool amend, bool config, bool drop, struc
     struct amend_options a = {.runtime_fd = -1, .manifest = slice_str("version: v1\n")};
     struct tree_entry e;
 
-    if (image_options_default(&options, err) < 0 ||
-        image_load(reference, &options, &im, err) < 0)
+    if (image_options_default(&options, err) < 0 || image_load(reference, &options, &im, err) < 0)
         return -1;
     if (drop && tree_capabilities(im.tree, true, err) < 0)
         return -1;
@@ -110,8 +109,7 @@ static int dump(const char *reference, bool amend, bool config, bool drop, struc
         if (put_entry(im.tree, &e, err) < 0)
             return -1;
     if (config) {
-        if (amend_launch(&im, true, &launch, err) < 0 ||
-            launch_to_json(&launch, &json, err) < 0)
+        if (amend_launch(&im, true, &launch, err) < 0 || launch_to_json(&launch, &json, err) < 0)
             return -1;
         printf("%s\n", buf_cstr(&json));
     }
