@@ -11,14 +11,19 @@ unpack() {
             --exclude='*/Documentation/devicetree' --exclude='*/tools/perf' --exclude='*/tools/testing'
 }
 
-# A patch says in a line "Needed-while: FILE has WORD" when the kernel itself has made it pointless.
+# A patch says in lines "Needed-while: FILE has WORD" when a kernel can do without it: all must hold.
+patch_is_needed() {
+    sed -n 's/^Needed-while: \(.*\) has \(.*\)$/\1 \2/p' "$1" | while read -r file word; do
+        grep -qw "$word" "$file" || exit 1
+    done
+}
+
 apply_patches() {
     for patch in "$here"/patches/*.patch; do
-        needed=$(sed -n 's/^Needed-while: //p' "$patch")
-        if grep -qw "${needed##* }" "${needed%% *}"; then
+        if patch_is_needed "$patch"; then
             patch -p1 --fuzz=0 --forward --no-backup-if-mismatch <"$patch" || return 1
         else
-            say "$(basename "$patch") is not needed by this kernel any more"
+            echo "$(basename "$patch"): this kernel does without"
         fi
     done
 }

@@ -149,17 +149,20 @@ source_fetch() {
 source_fetch_instead() {
     for where in private system; do
         line=$(offers "$work/apt-$where" "$package" | head -n 1)
-        [ -n "$line" ] || continue
+        case $line in
+        '' | "$1") continue ;;
+        esac
         say "downloading $line"
         file=$cache/source/${line##* }.deb
         download "$work/apt-$where" "$line" "$file" || continue
         echo "$line" >"$work/instead"
         mv "$work/instead" "$(instead_file "$1")"
-        say "warning: the archive no longer has the version of kernel/source, so PCR1 will be another;" \
-            "to make it official put this line there: $line"
+        say "warning: the version that kernel/source names is not to be had, so PCR1 will be another;" \
+            "to stay with this one put its line there: $line"
         echo "$file"
         return
     done
     tail -n 5 "$work/log" >&2
-    die "cannot get $package: neither this machine's apt sources nor the backports suite beside them give it"
+    die "cannot get $package: neither this machine's apt sources nor the" \
+        "backports suite beside them give it; check the network and /etc/apt"
 }
