@@ -10,6 +10,7 @@
 #include "crypto/pem.h"
 #include "nsm/nsm.h"
 #include "nsm/soft.h"
+#include "nsm_stream.h"
 
 #include <errno.h>
 #include <pthread.h>
