@@ -634,6 +634,58 @@ static void test_silent_module_times_out(void **state)
     pthread_join(liar_thread, NULL);
 }
 
+/* ---- many threads ---- */
+
+#define EXTENDS 25
+
+static void *extend_often(void *arg)
+{
+    struct nsm *nsm = arg;
+    intptr_t failed = 0;
+    uint8_t random[16];
+
+    for (int i = 0; i < EXTENDS; i++) {
+        failed |= nsm_extend_pcr(nsm, 16, slice_str("x"), NULL, NULL) < 0;
+        failed |= nsm_random(nsm, random, sizeof(random), NULL) < 0;
+    }
+    return (void *)failed;
+}
+
+/* Two clients, two threads each: no request is lost, mixed up or carried out twice. */
+static void test_many_threads(void **state)
+{
+    const struct fixture *f = *state;
+    struct server s = {.soft = fresh(f, plain)};
+    struct nsm *nsm[2];
+    uint8_t want[NSM_PCR_LEN] = {0}, got[NSM_PCR_LEN];
+    struct error err = {0};
+    pthread_t thread[4];
+    void *failed;
+    bool locked;
+
+    for (size_t i = 0; i < 2; i++) {
+        nsm[i] = nsm_open_stream(dial, &s, 20000);
+        assert_ok(nsm_describe_pcr(nsm[i], 16, &locked, got, &err)); /* dials, one after another */
+    }
+    for (size_t i = 0; i < ARRAY_LEN(thread); i++)
+        pthread_create(&thread[i], NULL, extend_often, nsm[i % 2]);
+    for (size_t i = 0; i < ARRAY_LEN(thread); i++) {
+        pthread_join(thread[i], &failed);
+        assert_null(failed);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(thread) * EXTENDS; i++) {
+        AUTO_HASH struct hash *h = hash_new(HASH_SHA384);
+
+        hash_update(h, slice_of(want, sizeof(want)));
+        hash_update(h, slice_str("x"));
+        hash_final(h, want);
+    }
+    assert_ok(nsm_describe_pcr(nsm[0], 16, &locked, got, &err));
+    assert_memory_equal(got, want, sizeof(want));
+    nsm_close(nsm[0]);
+    stop(&s, nsm[1]);
+}
+
 /* ---- the device: its driver's side of the ioctl is played here, by the soft NSM ---- */
 
 static struct {
@@ -744,6 +796,7 @@ int main(void)
         cmocka_unit_test(test_stream_lengths),
         cmocka_unit_test(test_hostile_module),
         cmocka_unit_test(test_silent_module_times_out),
+        cmocka_unit_test(test_many_threads),
         cmocka_unit_test(test_device),
         cmocka_unit_test(test_device_that_is_not_there),
     };
