@@ -8,6 +8,7 @@
 #include "crypto/pem.h"
 #include "nsm/soft.h"
 
+#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -81,6 +82,57 @@ static void test_chain_is_renewed_in_time(void **state)
     }
     for (size_t k = 0; k < 5; k++)
         buf_free(&old[k]);
+    devca_free(ca);
+}
+
+static X509 *parse(struct slice der)
+{
+    const uint8_t *p = der.ptr;
+    X509 *cert = d2i_X509(NULL, &p, (long)der.len);
+
+    assert_non_null(cert);
+    return cert;
+}
+
+/* A second opinion: OpenSSL, searching for a path by itself, finds just this sequence. */
+static void test_chain_by_openssl(void **state)
+{
+    const struct fixture *f = *state;
+    int64_t now = clock_real_ns() / 1000000000;
+    struct error err = {0};
+    struct devca *ca = devca_open(f->dir, MODULE, &err);
+    X509_STORE *store = X509_STORE_new();
+    X509_STORE_CTX *ctx = X509_STORE_CTX_new();
+    STACK_OF(X509) *untrusted = sk_X509_new_null(), *path;
+    struct devca_identity id;
+    X509 *root, *leaf;
+
+    assert_ok(devca_identity(ca, now, &id, &err));
+    root = parse(id.cabundle[0]);
+    leaf = parse(id.certificate);
+    X509_STORE_add_cert(store, root);
+    for (int i = DEVCA_BUNDLE - 1; i > 0; i--) /* any order will do for it */
+        sk_X509_push(untrusted, parse(id.cabundle[i]));
+    X509_STORE_CTX_init(ctx, store, leaf, untrusted);
+    assert_int_equal(X509_verify_cert(ctx), 1);
+    path = X509_STORE_CTX_get1_chain(ctx);
+    assert_int_equal(sk_X509_num(path), DEVCA_BUNDLE + 1);
+    for (int i = 0; i < DEVCA_BUNDLE; i++) {
+        X509 *want = parse(id.cabundle[i]);
+
+        assert_int_equal(X509_cmp(sk_X509_value(path, DEVCA_BUNDLE - i), want), 0);
+        X509_free(want);
+    }
+    /* what devices leave out, and a strict reader would miss */
+    assert_int_equal(X509_get_ext_by_NID(leaf, NID_subject_key_identifier, -1), -1);
+    assert_int_equal(X509_get_ext_by_NID(leaf, NID_authority_key_identifier, -1), -1);
+    assert_int_equal(X509_get_extension_flags(leaf) & EXFLAG_CA, 0);
+    sk_X509_pop_free(path, X509_free);
+    sk_X509_pop_free(untrusted, X509_free);
+    X509_STORE_CTX_free(ctx);
+    X509_STORE_free(store);
+    X509_free(root);
+    X509_free(leaf);
     devca_free(ca);
 }
 
@@ -169,6 +221,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chain_is_renewed_in_time),
+        cmocka_unit_test(test_chain_by_openssl),
         cmocka_unit_test(test_root_is_made_once_by_racing_processes),
         cmocka_unit_test(test_module_ids),
     };
