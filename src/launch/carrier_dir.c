@@ -46,8 +46,10 @@ static char *choose_parent(struct error *err)
     }
     if (!found) {
         error_set(err, ERR_DENIED, "no private directory for the enclave's sockets");
-        error_hint(err, "set XDG_RUNTIME_DIR to a directory of your own with a path of at most %u "
-                        "bytes", PATH_LIMIT - NAME_LEN - 9);
+        error_hint(err,
+                   "set XDG_RUNTIME_DIR to a directory of your own with a path of at most %u "
+                   "bytes",
+                   PATH_LIMIT - NAME_LEN - 9);
     }
     return found;
 }
@@ -73,7 +75,8 @@ static void sweep(const char *parent)
         AUTO_FREE char *lock = xasprintf("%s/%s", parent, e->d_name);
         AUTO_FD int fd = -1;
 
-        if (strncmp(e->d_name, "c-", 2) != 0 || len < 5 || strcmp(e->d_name + len - 5, ".lock") != 0)
+        if (strncmp(e->d_name, "c-", 2) != 0 || len < 5 ||
+            strcmp(e->d_name + len - 5, ".lock") != 0)
             continue;
         fd = open(lock, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
         if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)

@@ -361,8 +361,7 @@ static bool sysctl_is(const char *path, char value)
     AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
     char c[2] = {0};
 
-    return fd >= 0 && read(fd, c, sizeof(c)) > 0 && c[0] == value &&
-           (c[1] == '\n' || c[1] == '\0');
+    return fd >= 0 && read(fd, c, sizeof(c)) > 0 && c[0] == value && (c[1] == '\n' || c[1] == '\0');
 }
 
 int idmap_hint(struct error *err, int sys)
@@ -378,7 +377,8 @@ int idmap_hint(struct error *err, int sys)
                                "kernel.apparmor_restrict_unprivileged_userns=0 (as root), or run "
                                "as root");
     if (sys == ENOSPC || sys == EUSERS)
-        return error_hint(err, "a limit on namespaces is reached: see the sysctls under user.max_*");
+        return error_hint(err,
+                          "a limit on namespaces is reached: see the sysctls under user.max_*");
     if (sys == EPERM || sys == EACCES)
         return error_hint(err, "a container or a security module forbids it: run outside of the "
                                "container, or allow it unshare, mount and clone with user "

@@ -176,9 +176,8 @@ static int lead(struct launched *l, int fd, struct error *err)
     struct enter_report r = {0};
     int rc = hear(fd, &r, err);
 
-    if (rc == 1 &&
-        (idmap_apply(&l->map, l->pid, err) < 0 || cgroup_add(&l->groups, l->pid, err) < 0 ||
-         tell(fd, err) < 0))
+    if (rc == 1 && (idmap_apply(&l->map, l->pid, err) < 0 ||
+                    cgroup_add(&l->groups, l->pid, err) < 0 || tell(fd, err) < 0))
         return -1;
     if (rc == 1)
         rc = hear(fd, &r, err);
@@ -367,8 +366,7 @@ static int start(const struct launch_request *req, struct launched *l, struct er
     if (idmap_choose(&l->map, why, sizeof(why), err) < 0 || sandbox_cache_dir(&cache, err) < 0)
         return -1;
     warn_mode(req, l, why);
-    if (open_image(req, cache, l, err) < 0 ||
-        sandbox_run_make(cache, &l->map, &l->run, err) < 0)
+    if (open_image(req, cache, l, err) < 0 || sandbox_run_make(cache, &l->map, &l->run, err) < 0)
         return -1;
     make_groups(req, l);
     if (sandbox_run_note(&l->run, &l->groups, err) < 0 ||

@@ -208,8 +208,8 @@ static bool hands_down(const char *dir, const char *controller)
 
 static void limit_v2(const char *dir, const struct cgroup_limits *limits, struct cgroup_set *out)
 {
-    AUTO_FREE char *cpu = xasprintf("%llu %u", (unsigned long long)limits->cpu_count * CPU_PERIOD_US,
-                                    CPU_PERIOD_US);
+    AUTO_FREE char *cpu =
+        xasprintf("%llu %u", (unsigned long long)limits->cpu_count * CPU_PERIOD_US, CPU_PERIOD_US);
 
     if (put_number(dir, "memory.max", (uint64_t)limits->memory_mb << 20) == 0) {
         (void)put(dir, "memory.swap.max", "0"); /* absent without swap accounting */

@@ -207,7 +207,8 @@ static int move_in(const struct enter_plan *plan, struct enter_report *r, int *c
     wait_for_parent(plan->sync_fd, r);
     if (idmap_enter(plan->map, &r->err) < 0)
         return -1;
-    /* After the change of identity, which clears it; the next word proves the parent still lives. */
+    /* After the change of identity, which clears it; the next word proves the parent still lives.
+     */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return error_sys(&r->err, errno, "tying the sandbox to its launcher");
     /* Now, so that our control group is the root of what the namespace shows. */

@@ -1,7 +1,8 @@
 /*
- * The way from a fresh process in fresh namespaces to /sbin/capsule-runtime as PID 1 (namespaces(7),
- * mount_namespaces(7), pivot_root(2)). It runs between clone3() and execve() of a process that may
- * have threads, so it allocates nothing and takes no lock; everything it needs is in the plan.
+ * The way from a fresh process in fresh namespaces to /sbin/capsule-runtime as PID 1
+ * (namespaces(7), mount_namespaces(7), pivot_root(2)). It runs between clone3() and execve() of a
+ * process that may have threads, so it allocates nothing and takes no lock; everything it needs is
+ * in the plan.
  */
 #ifndef CAPSULE_LAUNCH_SANDBOX_ENTER_H
 #define CAPSULE_LAUNCH_SANDBOX_ENTER_H

@@ -31,12 +31,11 @@
 #define LOAD(field)                                                                                \
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned int)offsetof(struct seccomp_data, field))
 /* The low half of an argument: flags, families and protocols are ints to the kernel. */
-#define LOAD_ARG(n) LOAD(args[n])
-#define ALLOW       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
-#define FAIL(no)    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (no))
+#define LOAD_ARG(n)           LOAD(args[n])
+#define ALLOW                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+#define FAIL(no)              BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (no))
 #define SKIP_UNLESS(value, n) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, (n))
-#define REFUSE(name)                                                                               \
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 1), FAIL(EPERM)
+#define REFUSE(name)          BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 1), FAIL(EPERM)
 
 /* seccomp_data.args are 64 bits; on these little-endian machines the low half comes first. */
 static const struct sock_filter program[] = {

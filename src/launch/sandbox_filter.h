@@ -14,10 +14,10 @@
  * have them). Allocates nothing.
  *
  *   EPERM         mount family, namespaces (setns, unshare, clone with their flags), bpf, kernel
- *                 keys, modules, kexec, perf events, userfaultfd, io_uring, swap, quota, accounting,
- *                 reboot, port I/O, open_by_handle_at; every call of a foreign architecture
- *   ENOSYS        clone3, whose flags a filter cannot see: C libraries then use clone
- *   EAFNOSUPPORT  sockets but UNIX, INET, INET6 and NETLINK, and NETLINK_NETFILTER
+ *                 keys, modules, kexec, perf events, userfaultfd, io_uring, swap, quota,
+ * accounting, reboot, port I/O, open_by_handle_at; every call of a foreign architecture ENOSYS
+ * clone3, whose flags a filter cannot see: C libraries then use clone EAFNOSUPPORT  sockets but
+ * UNIX, INET, INET6 and NETLINK, and NETLINK_NETFILTER
  */
 int sandbox_filter_install(struct error *err);
 

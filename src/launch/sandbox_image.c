@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "codec/launch.h"
 #include "crypto/hash.h"
 #include "eif/eif.h"
 #include "eif/unpack.h"
@@ -104,6 +105,12 @@ static int64_t changed_ns(const struct stat *st)
     return (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
 }
 
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && changed_ns(a) == changed_ns(b);
+}
+
 /* `build` then `run`: a moment's wait here saves reading the whole image once more next time. */
 static void let_time_pass(const struct stat *st)
 {
@@ -127,9 +134,11 @@ static int identify(const struct cache *c, int fd, const char *name, char digest
     start = clock_real_ns();
     if (hash_ramdisk(fd, name, digest, err) < 0)
         return -1;
-    if (fstat(fd, &after) == 0 && before.st_size == after.st_size &&
-        memcmp(&before.st_mtim, &after.st_mtim, sizeof(after.st_mtim)) == 0 &&
-        changed_ns(&before) == changed_ns(&after) && changed_ns(&after) <= start - RACY_NS)
+    if (fstat(fd, &after) < 0)
+        return error_sys(err, errno, "looking at %s", name);
+    if (!same_file(&before, &after))
+        return error_set(err, ERR_INVALID, "%s: it changed while it was being read", name);
+    if (changed_ns(&after) <= start - RACY_NS)
         index_put(c, &after, digest);
     return 0;
 }
@@ -215,7 +224,10 @@ static int fill_tree(const struct cache *c, const char *name, int eif_fd, const 
     AUTO_FREE char *path = xasprintf("%s/trees/%s", c->path, name);
     AUTO_FD int dir = -1, x = -1, size = -1;
     struct inner in = {.eif = eif_fd, .map = map};
+    struct stat before, after;
 
+    if (fstat(eif_fd, &before) < 0)
+        return error_sys(err, errno, "looking at the image");
     if (mkdir(path, 0700) < 0)
         return error_sys(err, errno, "making %s", path);
     dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -230,7 +242,12 @@ static int fill_tree(const struct cache *c, const char *name, int eif_fd, const 
         return error_sys(err, errno, "giving %s/x to the sandbox", path);
     in.x = x;
     in.size = size;
-    return idmap_call(map, unpack_inner, &in, err);
+    if (idmap_call(map, unpack_inner, &in, err) < 0)
+        return -1;
+    /* The tree must be what its name, the digest, says. */
+    if (fstat(eif_fd, &after) < 0 || !same_file(&before, &after))
+        return error_set(err, ERR_INVALID, "the file changed while it was being read");
+    return 0;
 }
 
 struct tree_info {
@@ -337,8 +354,8 @@ static void tidy_index(const struct cache *c, const struct idmap *map)
 
         if (n < 0)
             continue;
-        snprintf(tree, sizeof(tree), "trees/%.*s-%s", (int)(n > DIGEST_HEX ? DIGEST_HEX : n), digest,
-                 map->tag);
+        snprintf(tree, sizeof(tree), "trees/%.*s-%s", (int)(n > DIGEST_HEX ? DIGEST_HEX : n),
+                 digest, map->tag);
         if (faccessat(c->fd, tree, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
             unlinkat(dirfd(d), e->d_name, 0);
     }
@@ -435,7 +452,7 @@ int sandbox_image_open(const char *cache, int eif_fd, const char *name, const st
     int rc;
 
     *out = SANDBOX_IMAGE_NONE;
-    out->launch = BUF(SANDBOX_LAUNCH_MAX);
+    out->launch = BUF(LAUNCH_JSON_MAX);
     if (open_cache(cache, &c, err) < 0)
         return -1;
     rc = identify(&c, eif_fd, name, digest, err);

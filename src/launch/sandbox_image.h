@@ -20,7 +20,6 @@
 #include "base/slice.h"
 
 #define SANDBOX_CACHE_BYTES (10ull << 30) /* least recently used trees beyond this go */
-#define SANDBOX_LAUNCH_MAX  (1u << 20)    /* bytes of a launch.json */
 
 struct sandbox_image {
     char *rootfs;      /* path of the unpacked root */

@@ -186,9 +186,8 @@ struct node {
     unsigned int major, minor;
 };
 static const struct node nodes[] = {
-    {"null", "/dev/null", 1, 3},       {"zero", "/dev/zero", 1, 5},
-    {"full", "/dev/full", 1, 7},       {"random", "/dev/random", 1, 8},
-    {"urandom", "/dev/urandom", 1, 9}, {"tty", "/dev/tty", 5, 0},
+    {"null", "/dev/null", 1, 3},     {"zero", "/dev/zero", 1, 5},       {"full", "/dev/full", 1, 7},
+    {"random", "/dev/random", 1, 8}, {"urandom", "/dev/urandom", 1, 9}, {"tty", "/dev/tty", 5, 0},
 };
 
 /* A user namespace cannot make device nodes; it may show the machine's own. */
@@ -220,12 +219,10 @@ static int make_dev(const struct enter_plan *plan, int root, struct error *err)
     const struct option shm_options[] = {
         {"size", plan->size}, {"nr_inodes", plan->inodes}, {"mode", "1777"}, {0}};
     /* gid 5 is Debian's tty group, which a map of one id does not have. */
-    const struct option pts_options[] = {{"mode", "0620"},
-                                         {"ptmxmode", "0666"},
-                                         {"gid", plan->map->single ? "0" : "5"},
-                                         {0}};
-    AUTO_FD int dev = mount_inside(root, "dev", "tmpfs", dev_options,
-                                   MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
+    const struct option pts_options[] = {
+        {"mode", "0620"}, {"ptmxmode", "0666"}, {"gid", plan->map->single ? "0" : "5"}, {0}};
+    AUTO_FD int dev =
+        mount_inside(root, "dev", "tmpfs", dev_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
     AUTO_FD int pts = -1, shm = -1;
 
     if (dev < 0)
@@ -236,12 +233,33 @@ static int make_dev(const struct enter_plan *plan, int root, struct error *err)
     for (size_t i = 0; i < ARRAY_LEN(links); i++)
         if (symlinkat(links[i].target, dev, links[i].name) < 0)
             return error_sys(err, errno, "making /dev/%s in the sandbox", links[i].name);
-    pts = mount_inside(dev, "pts", "devpts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
-                       err);
+    pts =
+        mount_inside(dev, "pts", "devpts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
     if (pts < 0)
         return -1;
     shm = mount_inside(dev, "shm", "tmpfs", shm_options, QUIET, err);
     return shm < 0 ? -1 : 0;
+}
+
+/*
+ * Parts of /proc that speak of the machine become read-only. Their permission bits say so too, but
+ * only to ids that are not the machine's own root, which a nested user namespace may pass on.
+ */
+static int freeze_proc(int proc, struct error *err)
+{
+    static const char *const names[] = {"sys", "sysrq-trigger", "irq", "bus", "fs"};
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | QUIET};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        AUTO_FD int fd = open_tree(proc, names[i], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+        if (fd < 0 && errno == ENOENT)
+            continue; /* kernels differ */
+        if (fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0 ||
+            move_mount(fd, "", proc, names[i], MOVE_MOUNT_F_EMPTY_PATH) < 0)
+            return error_sys(err, errno, "making /proc/%s of the sandbox read-only", names[i]);
+    }
+    return 0;
 }
 
 static int make_rest(const struct enter_plan *plan, int root, struct error *err)
@@ -259,6 +277,8 @@ static int make_rest(const struct enter_plan *plan, int root, struct error *err)
     if (proc < 0)
         return error_hint(err, "a machine that hides parts of its own /proc, as containers do, "
                                "does not let a sandbox have one: run outside of the container");
+    if (freeze_proc(proc, err) < 0)
+        return -1;
     sys = mount_inside(root, "sys", "tmpfs", sys_options, QUIET | MOUNT_ATTR_RDONLY, err);
     if (sys < 0)
         return -1;
@@ -278,7 +298,7 @@ static int make_carrier(int dir, int *carrier, struct error *err)
     *carrier = clone_mount(dir, "the carrier directory", err);
     if (*carrier < 0)
         return -1;
-    if (mount_setattr(*carrier, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0 && errno != ENOSYS)
+    if (mount_setattr(*carrier, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
         return error_sys(err, errno, "restricting the carrier directory");
     return 0;
 }

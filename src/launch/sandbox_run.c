@@ -89,12 +89,13 @@ static void remove_noted_groups(int dir, const char *run)
 
     if (fd < 0 || fd_read_all(fd, &text, "cgroups", NULL) < 0 || buf_append_byte(&text, 0) < 0)
         return;
-    for (char *line = strtok_r((char *)text.ptr, "\n", &save); line && set.count < CGROUP_GROUPS_MAX;
-         line = strtok_r(NULL, "\n", &save))
+    for (char *line = strtok_r((char *)text.ptr, "\n", &save);
+         line && set.count < CGROUP_GROUPS_MAX; line = strtok_r(NULL, "\n", &save))
         if (named_after(line, run))
             set.path[set.count++] = xstrdup(line);
     if (cgroup_remove(&set, &err) < 0)
-        log_warn("sandbox", "could not remove what a killed sandbox left", kv_str("reason", err.msg));
+        log_warn("sandbox", "could not remove what a killed sandbox left",
+                 kv_str("reason", err.msg));
 }
 
 /* One entry of runs/: removed when its lock is free, since a live owner holds it. */
@@ -109,7 +110,8 @@ static void sweep_one(const char *runs, const char *name, const struct idmap *ma
     log_debug("sandbox", "clearing away what a killed sandbox left", kv_str("run", name));
     remove_noted_groups(fd, name);
     if (clear(fd, path, map, &err) < 0)
-        log_warn("sandbox", "could not remove what a killed sandbox left", kv_str("reason", err.msg));
+        log_warn("sandbox", "could not remove what a killed sandbox left",
+                 kv_str("reason", err.msg));
 }
 
 static void sweep(const char *runs, const struct idmap *map)
@@ -174,8 +176,7 @@ int sandbox_run_make(const char *cache, const struct idmap *map, struct sandbox_
     return -1;
 }
 
-int sandbox_run_note(const struct sandbox_run *run, const struct cgroup_set *set,
-                     struct error *err)
+int sandbox_run_note(const struct sandbox_run *run, const struct cgroup_set *set, struct error *err)
 {
     AUTO_BUF struct buf text = BUF(65536);
     AUTO_FD int fd = -1;
@@ -183,7 +184,8 @@ int sandbox_run_note(const struct sandbox_run *run, const struct cgroup_set *set
     for (unsigned int i = 0; i < set->count; i++)
         if (buf_printf(&text, "%s\n", set->path[i]) < 0)
             return error_set(err, ERR_LIMIT, "control group names are too long");
-    fd = openat(run->lock_fd, "cgroups", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    fd =
+        openat(run->lock_fd, "cgroups", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_sys(err, errno, "creating %s/cgroups", run->path);
     return fd_write_all(fd, text.ptr, text.len, "the list of control groups", err);

@@ -1,6 +1,6 @@
 """The sandbox launcher, through tests/unit/launch_driver and a PID 1 that tells what it sees.
 
-Each test runs as root (when we are) and as an ordinary user; BUILD names the build directory.
+Each test runs as root (when we are), as an ordinary user, and as one with subordinate ids.
 """
 
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / os.environ.get("BUILD", "build")
+BUILD = Path(os.environ.get("CAPSULE_BIN", ROOT / "build/bin")).resolve().parent
 DRIVER = BUILD / "tests/unit/launch_driver"
 PROBE = BUILD / "tests/unit/sandbox_probe"
 NOBODY = 65534
@@ -114,6 +114,8 @@ class Home:
             "XDG_RUNTIME_DIR": str(base / "run"),
         }
         self.prefix = []
+        self.wrapper = []
+        self.started = []
         for d in ("home", "run"):
             (base / d).mkdir(mode=0o700)
         if kind != "root" and os.geteuid() == 0:
@@ -134,7 +136,7 @@ class Home:
             self.prefix = ["unshare", "-m", "sh", "-c", script, str(base / "etc"), *self.prefix]
 
     def command(self, eif_path, *args):
-        return [*self.prefix, str(self.base / "driver"), str(eif_path), *map(str, args)]
+        return [*self.prefix, *self.wrapper, str(self.base / "driver"), str(eif_path), *map(str, args)]
 
     def run(self, eif_path, *args, timeout=60):
         return subprocess.run(
@@ -146,13 +148,23 @@ class Home:
         )
 
     def start(self, eif_path, *args):
-        return subprocess.Popen(
+        p = subprocess.Popen(
             self.command(eif_path, *args),
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.started.append(p)
+        return p
+
+    def stop(self):
+        """Whatever a failed test has left."""
+        for p in self.started:
+            if p.poll() is None:
+                p.kill()
+            p.wait()
+            p.stdout.close()
 
     @property
     def cache(self):
@@ -168,7 +180,9 @@ def home(request):
     base.chmod(0o755)
     # The build may lie where the user cannot look.
     shutil.copy(DRIVER, base / "driver")
-    yield Home(base, request.param)
+    home = Home(base, request.param)
+    yield home
+    home.stop()
     shutil.rmtree(base, ignore_errors=True)
     assert not base.exists(), "something could not be removed"
 
@@ -258,7 +272,9 @@ def test_what_the_app_sees(home):
     assert c["read unreadable"] == ["ok"]
     points = {m.split()[4]: m.split(" - ")[1].split()[0] for m in c["mounts"]}
     nodes = {"/dev/" + n for n in "null zero full random urandom tty".split()}
-    assert {k for k in points if k not in nodes} == {
+    frozen = {"/proc/" + n for n in "sys sysrq-trigger irq bus fs".split()}
+    assert all(" ro," in m for m in c["mounts"] if m.split()[4] in frozen | {"/sys"})
+    assert {k for k in points if k not in nodes | frozen} == {
         "/", "/dev", "/dev/pts", "/dev/shm", "/proc", "/sys", "/run", "/tmp"
     }  # fmt: skip
     assert points["/"] == "overlay" and points["/tmp"] == "tmpfs"
@@ -285,7 +301,7 @@ def test_what_the_app_sees(home):
 
 
 REFUSED = """mount umount fsopen unshare@user unshare@mount clone@user setns keyctl bpf io_uring
-    reboot mknod sethostname settime write@sysrq write@core_pattern""".split()
+    reboot mknod sethostname settime write@sysrq write@sysctl write@core_pattern""".split()
 
 
 def test_what_the_app_cannot_do(home):
@@ -294,7 +310,7 @@ def test_what_the_app_cannot_do(home):
     c = console(got.stderr)
     for key in REFUSED:
         # ENOENT: a kernel without that file
-        assert c[key.replace("@", " ")][0] in ("EPERM", "EACCES", "ENOENT"), key
+        assert c[key.replace("@", " ")][0] in ("EPERM", "EACCES", "EROFS", "ENOENT"), key
     assert c["clone3"] == ["ENOSYS"]
     assert c["CapEff"] == c["CapBnd"] == ["00000000000435fb"]
     assert c["Seccomp"] == ["2"]
@@ -376,6 +392,28 @@ def test_killed_launcher_leaves_nothing(home):
     got = home.run(image(home.base / "b.eif", ["exit", "0"]))
     assert got.returncode == 0, got.stderr
     assert leftovers(home) == [] and groups_of_ours() == before_groups
+
+
+def test_without_xattrs_in_memory(home):
+    """As on Linux before 6.6: the writable layer goes to the disk, and away afterwards."""
+    if home.kind == "subids":
+        pytest.skip("the filter needs no_new_privs, which newuidmap cannot have")
+    path = image(home.base / "a.eif", ["look"])
+    shutil.copy(BUILD / "tests/unit/noxattr", home.base / "noxattr")
+    home.wrapper = [str(home.base / "noxattr")]
+    got = home.run(path)
+    assert got.returncode == 0 and "go to the disk" in got.stderr, got.stderr
+    c = console(got.stderr)
+    assert c["write root"] == c["rmdir lower"] == c["mkdir again"] == ["ok"]
+    assert leftovers(home) == []
+    assert "new" not in os.listdir(next((home.cache / "trees").iterdir()) / "x/rootfs/etc")
+    # The same after a kill: the next run clears the disk.
+    p = home.start(image(home.base / "b.eif", ["fill-and-sleep", "/x"]))
+    wait_for(p, "sleeping")
+    p.kill()
+    p.communicate(timeout=20)
+    assert leftovers(home) != []
+    assert home.run(path).returncode == 0 and leftovers(home) == []
 
 
 def test_memory_is_bounded(home):

@@ -131,7 +131,8 @@ static void network(void)
     for (struct if_nameindex *i = all; i && i->if_index; i++)
         printf(" %s", i->if_name);
     printf("\n");
-    printf("lo up: %s\n", ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && ifr.ifr_flags & IFF_UP ? "yes" : "no");
+    printf("lo up: %s\n",
+           ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && ifr.ifr_flags & IFF_UP ? "yes" : "no");
     ifr.ifr_flags |= IFF_UP;
     result("raise lo", ioctl(fd, SIOCSIFFLAGS, &ifr));
     result("socket vsock", socket(AF_VSOCK, SOCK_STREAM, 0));
@@ -175,6 +176,7 @@ static void power(void)
     result("sethostname", sethostname("x", 1));
     result("settime", syscall(SYS_settimeofday, NULL, (int[2]){0, 0}));
     result("write sysrq", open("/proc/sysrq-trigger", O_WRONLY));
+    result("write sysctl", open("/proc/sys/net/ipv4/ip_forward", O_WRONLY));
     result("write core_pattern", open("/proc/sys/kernel/core_pattern", O_WRONLY));
     result("setgroups", setgroups(0, NULL));
     result("chown", chown("/tmp", 33, 33));
@@ -327,7 +329,10 @@ int main(int argc, char **argv)
         waitpid(pid, &argc, 0);
         printf("eater: %s\n", WIFSIGNALED(argc) ? "killed" : "ended");
     }
-    if (wanted(text, "sleep", value, sizeof(value))) {
+    if (wanted(text, "fill-and-sleep", value, sizeof(value)))
+        close(open(value, O_CREAT | O_WRONLY, 0));
+    if (wanted(text, "sleep", value, sizeof(value)) ||
+        wanted(text, "fill-and-sleep", value, sizeof(value))) {
         if (fork() == 0)
             for (;;)
                 pause();
