@@ -147,10 +147,12 @@ static int place_fds(const struct enter_plan *plan, int carrier, int *sync, stru
         if (from[i] < 0)
             return error_sys(err, errno, "placing the sandbox's descriptors");
     }
+    *sync = from[5];
     for (int i = 0; i < 6; i++)
-        if (dup3(from[i], i, i == 5 ? O_CLOEXEC : 0) == i && i == 5)
-            *sync = 5;
-    if (*sync != 5 || syscall(SYS_close_range, 6, ~0u, 0) < 0)
+        if (dup3(from[i], i, i == 5 ? O_CLOEXEC : 0) < 0)
+            return error_sys(err, errno, "placing the sandbox's descriptors");
+    *sync = 5;
+    if (syscall(SYS_close_range, 6, ~0u, 0) < 0)
         return error_sys(err, errno, "closing the shell's descriptors in the sandbox");
     return 0;
 }
