@@ -214,8 +214,12 @@ static int move_in(const struct enter_plan *plan, struct enter_report *r, int *c
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return error_sys(&r->err, errno, "tying the sandbox to its launcher");
     /* Now, so that our control group is the root of what the namespace shows. */
-    if (unshare(CLONE_NEWCGROUP) < 0)
-        return error_sys(&r->err, errno, "making a control group namespace");
+    if (unshare(CLONE_NEWCGROUP) < 0) {
+        int sys = errno;
+
+        error_sys(&r->err, sys, "making a control group namespace");
+        return idmap_hint(&r->err, sys);
+    }
     if (sandbox_mount_all(plan, &places, carrier, &r->disk_upper, &r->err) < 0)
         return -1;
     wait_for_parent(plan->sync_fd, r);

@@ -562,14 +562,73 @@ def test_no_home(home):
     assert got.returncode == 1 and "HOME is not set" in got.stderr and "hint:" in got.stderr
 
 
-def test_namespaces_turned_off(home):
-    """The error names the sysctl. A limit of 0 in a namespace of our own shows it."""
-    script = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
-    cmd = ["unshare", "-Ur", "sh", "-c", script, "sh", *home.command(image(
-        home.base / "a.eif", ["exit", "0"]))[len(home.prefix):]]  # fmt: skip
-    got = subprocess.run([*home.prefix, *cmd], env=home.env, capture_output=True, text=True)
+def inside_limits(home, script, eif_path):
+    """Runs the driver as root of a user namespace of our own, after a script has spoilt it."""
+    script += ' && exec "$@"'
+    cmd = ["unshare", "-Urm", "sh", "-c", script, "sh", str(home.base / "driver"), str(eif_path)]
+    return subprocess.run([*home.prefix, *cmd], env=home.env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("kind", ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup"])
+def test_namespaces_turned_off(home, kind):
+    """The error tells which sysctls are behind it."""
+    path = image(home.base / "a.eif", ["exit", "0"])
+    got = inside_limits(home, "echo 0 > /proc/sys/user/max_%s_namespaces" % kind, path)
     assert got.returncode == 1
-    assert "max_user_namespaces" in got.stderr, got.stderr
+    assert ("max_user_namespaces" if kind == "user" else "user.max_*") in got.stderr, got.stderr
+    assert leftovers(home) == []
+
+
+def test_hidden_proc(home):
+    """As in a container, which covers parts of /proc."""
+    path = image(home.base / "a.eif", ["exit", "0"])
+    got = inside_limits(home, "mount -t tmpfs t /proc/fs", path)
+    assert got.returncode == 1
+    assert "mounting proc in the sandbox" in got.stderr and "run outside" in got.stderr
+    assert leftovers(home) == []
+
+
+def test_full_disk(home):
+    if home.kind != "root":
+        pytest.skip("needs a small file system")
+    path = image(home.base / "a.eif", ["exit", "7"], big=8)
+    cache = home.base / "home/.cache"
+    cache.mkdir()
+    script = (
+        "mount -t tmpfs -o size=3m t %s; \"$@\"; echo status $?; cd %s && find . | sort"
+        % (cache, cache)
+    )
+    got = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *home.command(path)],
+        env=home.env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "status 1" in got.stdout
+    assert "No space left on device" in got.stderr and str(path) in got.stderr
+    assert "hint: free some space" in got.stderr
+    assert [x for x in got.stdout.splitlines() if "trees/" in x] == []
+
+
+def test_least_recently_used_trees_go(home):
+    paths = [image(home.base / ("%d.eif" % i), ["exit", str(i)]) for i in (1, 2, 3)]
+    p = home.start(image(home.base / "s.eif", ["sleep"]))
+    wait_for(p, "sleeping")
+    for i in (0, 1):
+        assert home.run(paths[i]).returncode == i + 1
+        time.sleep(1.1)  # the order of use is kept in seconds
+    home.run(paths[0])
+    # As if each were 4 GiB: two of the three have no room beside a new one.
+    trees = home.cache / "trees"
+    for t in trees.iterdir():
+        (t / "size").write_text(str(4 << 30))
+    used = {t.name: t.stat().st_mtime for t in trees.iterdir()}
+    assert home.run(paths[2]).returncode == 3
+    left = {t.name for t in trees.iterdir()}
+    gone = set(used) - left
+    # Not the one that is running, though it is the oldest; the next oldest is 2.eif.
+    assert len(gone) == 1
+    assert gone == {sorted(used, key=used.get)[1]}
+    p.send_signal(signal.SIGTERM)
+    p.communicate(timeout=20)
 
 
 # ---- capsule-cli run: what it hands to capsule-shell ----
