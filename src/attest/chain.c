@@ -1,18 +1,9 @@
 #include "attest/chain.h"
 
-#include "crypto/hash.h"
-
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
-
-const struct attest_anchor attest_anchor_aws = {
-    .name = "AWS Nitro Enclaves root G1",
-    .sha256 = {0x64, 0x1a, 0x03, 0x21, 0xa3, 0xe2, 0x44, 0xef, 0xe4, 0x56, 0x46,
-               0x31, 0x95, 0xd6, 0x06, 0x31, 0x7e, 0xd7, 0xcd, 0xcc, 0x3c, 0x17,
-               0x56, 0xe0, 0x98, 0x93, 0xf3, 0xc6, 0x8f, 0x79, 0xbb, 0x5b},
-};
 
 void attest_chain_free(struct attest_chain *chain)
 {
@@ -35,16 +26,7 @@ static int refuse(const struct attest_chain *chain, size_t i, enum attest_failur
 int attest_chain_check_root(const struct attest_document *doc, const struct attest_anchor *anchor,
                             enum attest_failure *why, struct error *err)
 {
-    uint8_t fingerprint[SHA256_LEN];
-    bool same;
-
-    if (anchor->der.len > 0) {
-        same = slice_equal(doc->cabundle[0], anchor->der);
-    } else {
-        hash_once(HASH_SHA256, doc->cabundle[0], fingerprint);
-        same = memcmp(fingerprint, anchor->sha256, sizeof(fingerprint)) == 0;
-    }
-    if (same)
+    if (slice_equal(doc->cabundle[0], anchor->der))
         return 0;
     *why = ATTEST_CHAIN_ROOT;
     return error_set(err, ERR_CRYPTO, "the document's root certificate is not %s", anchor->name);

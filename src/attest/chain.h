@@ -8,18 +8,13 @@
 #include "attest/document.h"
 #include "attest/failure.h"
 
-/*
- * Whom to trust: a root certificate (DER, borrowed), or, when `der` is empty, the root whose
- * SHA-256 fingerprint is `sha256`: the certificate then comes from the document itself, which is
- * as good, since the fingerprint fixes every byte of it.
- */
+/* Whom to trust: a root certificate in DER form, borrowed. */
 struct attest_anchor {
     const char *name; /* for messages */
     struct slice der;
-    uint8_t sha256[32];
 };
 
-/* AWS Nitro Enclaves root G1 of the commercial partition, pinned by fingerprint. */
+/* AWS Nitro Enclaves root G1 of the commercial partition, compiled in. */
 extern const struct attest_anchor attest_anchor_aws;
 
 /* The certificates of a document, parsed. Zero-initialise. */

@@ -16,7 +16,9 @@ int cmd_eif_open(const char *path, struct error *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-    return fd < 0 ? error_sys(err, errno, "opening %s", path) : fd;
+    if (fd < 0)
+        error_sys(err, errno, "opening %s", path);
+    return fd;
 }
 
 static int print_json(json_t *value, struct error *err)

@@ -18,6 +18,7 @@
 /* An image being taken apart into a new directory beside the target, renamed at the end. */
 struct extraction {
     const char *path;
+    const char *target;
     int fd;
     struct eif_info info;
     uint32_t crc;
@@ -81,16 +82,18 @@ static int extract_sections(struct extraction *x, struct error *err)
         return -1;
     for (unsigned int i = 0; i < x->info.count; i++) {
         const struct eif_section *s = &x->info.sections[i];
+        AUTO_FREE char *whole = NULL; /* for messages */
         AUTO_FD int to = -1;
         char name[32];
 
         file_name(s->type, ramdisk, name);
+        whole = xasprintf("%s/%s", x->target, name);
         ramdisk += s->type == EIF_RAMDISK;
         to = openat(x->dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
         if (to < 0)
-            return error_sys(err, errno, "creating %s/%s", x->temp, name);
+            return error_sys(err, errno, "creating %s", whole);
         if (copy_range(x, s->offset, EIF_SECTION_HEADER_LEN, -1, NULL, err) < 0 ||
-            copy_range(x, s->offset + EIF_SECTION_HEADER_LEN, s->size, to, name, err) < 0)
+            copy_range(x, s->offset + EIF_SECTION_HEADER_LEN, s->size, to, whole, err) < 0)
             return -1;
     }
     if (x->crc != x->info.crc)
@@ -110,7 +113,7 @@ static int unpack_rootfs(struct extraction *x, struct error *err)
     if (mkdirat(x->dir, "rootfs", 0755) == 0)
         root = openat(x->dir, "rootfs", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
-        return error_sys(err, errno, "creating %s/rootfs", x->temp);
+        return error_sys(err, errno, "creating %s/rootfs", x->target);
     if (eif_unpack_ramdisk(x->fd, index, root, &options, err) < 0)
         return error_wrap(err, "%s", x->path);
     return 0;
@@ -157,7 +160,8 @@ static int make_temp(struct extraction *x, const char *dir, struct error *err)
 
 static int extract(const char *path, const char *dir, bool unpack, struct error *err)
 {
-    CLEANUP(extraction_drop) struct extraction x = {.path = path, .fd = -1, .dir = -1};
+    CLEANUP(extraction_drop)
+    struct extraction x = {.path = path, .target = dir, .fd = -1, .dir = -1};
 
     x.fd = cmd_eif_open(path, err);
     if (x.fd < 0 || eif_read_info(x.fd, path, &x.info, NULL, err) < 0 ||

@@ -58,8 +58,8 @@ static json_t *list_to_json(char *const *list, const char *what, struct error *e
 
     for (size_t i = 0; list && list[i]; i++) {
         if (json_array_append_new(array, json_string(list[i])) < 0) {
-            error_set(err, ERR_INVALID, "%s %zu is not UTF-8, which a launch file cannot hold", what,
-                      i + 1);
+            error_set(err, ERR_INVALID, "%s %zu is not UTF-8, which a launch file cannot hold",
+                      what, i + 1);
             json_decref(array);
             return NULL;
         }

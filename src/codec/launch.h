@@ -13,7 +13,7 @@
 
 #define LAUNCH_JSON_MAX   ((size_t)4 << 20) /* bytes of the document */
 #define LAUNCH_LIST_MAX   4096              /* arguments; environment entries */
-#define LAUNCH_STRING_MAX 131071            /* bytes of one string: the kernel's MAX_ARG_STRLEN - 1 */
+#define LAUNCH_STRING_MAX 131071 /* bytes of one string: the kernel's MAX_ARG_STRLEN - 1 */
 
 struct launch {
     char **argv; /* NULL-terminated, at least one */

@@ -80,7 +80,7 @@ void ecdsa_key_free(struct ecdsa_key *key)
 static struct ecdsa_key *wrap_key(EC_KEY *ec, struct error *err)
 {
     struct ecdsa_key *key;
-    enum ecdsa_curve curve;
+    enum ecdsa_curve curve = ECDSA_P256;
 
     if (curve_of(ec, &curve, err) < 0) {
         EC_KEY_free(ec);
@@ -278,7 +278,7 @@ void ecdsa_pub_free(struct ecdsa_pub *pub)
 static struct ecdsa_pub *wrap_pub(EC_KEY *ec, struct error *err)
 {
     struct ecdsa_pub *pub;
-    enum ecdsa_curve curve;
+    enum ecdsa_curve curve = ECDSA_P256;
 
     if (curve_of(ec, &curve, err) < 0) {
         EC_KEY_free(ec);

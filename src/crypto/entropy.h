@@ -19,4 +19,16 @@ struct entropy {
 /* The kernel's generator, getrandom(2). */
 extern const struct entropy entropy_kernel;
 
+/*
+ * Two sources hashed together, so that neither alone decides a key; used as
+ * (struct entropy){entropy_mix_fill, &mix}. Writes the first `len` bytes of SHA-512(a || b), where
+ * both parts are `len` long; `len` is at most ENTROPY_MIX_MAX.
+ */
+#define ENTROPY_MIX_MAX 64
+struct entropy_mix {
+    struct entropy a;
+    struct entropy b;
+};
+int entropy_mix_fill(void *mix, uint8_t *out, size_t len, struct error *err);
+
 #endif

@@ -51,28 +51,36 @@ static X509 *decode(struct slice der)
     return NULL;
 }
 
-int eif_certificate_parse(struct slice pem, struct eif_certificate *out, struct error *err)
+static int parse(struct slice pem, struct eif_certificate *c, struct error *err)
 {
-    CLEANUP(eif_certificate_free) struct eif_certificate c = EIF_CERTIFICATE_NONE;
     CLEANUP(cleanup_x509) X509 *x = NULL;
     uint8_t digest[SHA384_LEN];
 
-    if (pem_decode("CERTIFICATE", pem, &c.der, err) < 0)
+    if (pem_decode("CERTIFICATE", pem, &c->der, err) < 0)
         return error_wrap(err, "the signing certificate");
-    x = decode(buf_slice(&c.der));
+    x = decode(buf_slice(&c->der));
     if (!x)
         return error_set(err, ERR_INVALID, "the signing certificate is not X.509");
-    if (seconds_of(X509_get0_notBefore(x), &c.not_before, err) < 0 ||
-        seconds_of(X509_get0_notAfter(x), &c.not_after, err) < 0)
+    if (seconds_of(X509_get0_notBefore(x), &c->not_before, err) < 0 ||
+        seconds_of(X509_get0_notAfter(x), &c->not_after, err) < 0)
         return -1;
-    c.subject = name_text(X509_get_subject_name(x));
-    c.issuer = name_text(X509_get_issuer_name(x));
-    c.key = ecdsa_pub_from_cert(buf_slice(&c.der), NULL);
-    hash_once(HASH_SHA384, buf_slice(&c.der), digest);
-    eif_extend(digest, c.pcr8);
-    *out = c;
-    c = EIF_CERTIFICATE_NONE;
+    c->subject = name_text(X509_get_subject_name(x));
+    c->issuer = name_text(X509_get_issuer_name(x));
+    c->key = ecdsa_pub_from_cert(buf_slice(&c->der), NULL);
+    hash_once(HASH_SHA384, buf_slice(&c->der), digest);
+    eif_extend(digest, c->pcr8);
     return 0;
+}
+
+int eif_certificate_parse(struct slice pem, struct eif_certificate *out, struct error *err)
+{
+    int rc;
+
+    *out = EIF_CERTIFICATE_NONE;
+    rc = parse(pem, out, err);
+    if (rc < 0)
+        eif_certificate_free(out);
+    return rc;
 }
 
 void eif_certificate_free(struct eif_certificate *c)

@@ -138,8 +138,8 @@ static int check_table(struct check *c, const uint8_t *h)
 
     info->count = 0;
     for (unsigned int i = 0; i < count; i++) {
-        if (check_section(c, i, get_be64(h + EIF_AT_OFFSETS + 8 * i),
-                          get_be64(h + EIF_AT_SIZES + 8 * i), &end) < 0)
+        if (check_section(c, i, get_be64(h + EIF_AT_OFFSETS + (size_t)8 * i),
+                          get_be64(h + EIF_AT_SIZES + (size_t)8 * i), &end) < 0)
             return -1;
         info->count = i + 1;
     }
@@ -235,7 +235,7 @@ int eif_measure_fd(int fd, const char *name, const struct eif_info *info,
 {
     AUTO_MEASURER struct measurer *m = measurer_new();
     unsigned int ramdisk = 0;
-    uint8_t h[EIF_AT_CRC];
+    uint8_t h[EIF_AT_CRC] = {0};
     uint32_t sum;
 
     if (fd_pread_full(fd, h, sizeof(h), 0, name, err) < 0)
@@ -275,7 +275,7 @@ int eif_measure_file(const char *path, struct eif_measurements *out, struct erro
     AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct eif_measurements m;
     const struct eif_section *signature;
-    struct eif_info info;
+    struct eif_info info = {0};
     uint32_t crc = 0;
 
     if (fd < 0)

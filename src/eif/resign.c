@@ -85,7 +85,7 @@ int eif_sign_file(const char *path, const char *out_path, const struct eif_signe
     CLEANUP(atomic_file_drop) struct atomic_file target = ATOMIC_FILE_NONE;
     CLEANUP(cleanup_copy) struct copy c = {.fd = -1, .path = path};
     struct eif_writer_options options;
-    struct stat st;
+    struct stat st = {0};
 
     if (open_source(&c, &st, err) < 0)
         return -1;

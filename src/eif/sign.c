@@ -252,9 +252,8 @@ static int take_member(struct cbor_iter *it, const char *key, struct buf *out, s
     return 0;
 }
 
-int eif_signature_decode(struct slice section, struct eif_signature *out, struct error *err)
+static int decode(struct slice section, struct eif_signature *s, struct error *err)
 {
-    CLEANUP(eif_signature_free) struct eif_signature s = EIF_SIGNATURE_NONE;
     struct cbor_item list, first = {0};
     struct cbor_iter it;
 
@@ -269,12 +268,20 @@ int eif_signature_decode(struct slice section, struct eif_signature *out, struct
     if (first.type != CBOR_MAP || first.n != 2)
         return malformed(err, "the signature is not a map of two entries");
     it = cbor_iter_of(&first);
-    if (take_member(&it, "signing_certificate", &s.certificate_pem, err) < 0 ||
-        take_member(&it, "signature", &s.cose, err) < 0)
+    if (take_member(&it, "signing_certificate", &s->certificate_pem, err) < 0)
         return -1;
-    *out = s;
-    s = EIF_SIGNATURE_NONE;
-    return 0;
+    return take_member(&it, "signature", &s->cose, err);
+}
+
+int eif_signature_decode(struct slice section, struct eif_signature *out, struct error *err)
+{
+    int rc;
+
+    *out = EIF_SIGNATURE_NONE;
+    rc = decode(section, out, err);
+    if (rc < 0)
+        eif_signature_free(out);
+    return rc;
 }
 
 int eif_signature_read(int fd, const char *name, const struct eif_section *section,

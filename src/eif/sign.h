@@ -25,7 +25,7 @@ struct eif_certificate {
 };
 #define EIF_CERTIFICATE_NONE ((struct eif_certificate){.der = {.max = EIF_SIGNATURE_MAX}})
 
-/* The first certificate of a PEM text. */
+/* The first certificate of a PEM text. *out is overwritten; on failure it is empty. */
 int eif_certificate_parse(struct slice pem, struct eif_certificate *out, struct error *err);
 void eif_certificate_free(struct eif_certificate *c);
 
@@ -39,6 +39,7 @@ struct eif_signature {
 #define EIF_SIGNATURE_NONE                                                                         \
     ((struct eif_signature){{.max = EIF_SIGNATURE_MAX}, {.max = EIF_SIGNATURE_MAX}})
 
+/* *out is overwritten; on failure it is empty. */
 int eif_signature_decode(struct slice section, struct eif_signature *out, struct error *err);
 /* The same from an image; a section of more than EIF_SIGNATURE_MAX bytes is ERR_LIMIT. */
 int eif_signature_read(int fd, const char *name, const struct eif_section *section,

@@ -271,8 +271,8 @@ static void fill_header(const struct eif_writer *w, uint8_t h[EIF_HEADER_LEN])
     put_be64(h + EIF_AT_CPUS, w->options.default_cpus);
     put_be16(h + EIF_AT_COUNT, (uint16_t)w->count);
     for (unsigned int i = 0; i < w->count; i++) {
-        put_be64(h + EIF_AT_OFFSETS + 8 * i, w->sections[i].offset);
-        put_be64(h + EIF_AT_SIZES + 8 * i, w->sections[i].size);
+        put_be64(h + EIF_AT_OFFSETS + (size_t)8 * i, w->sections[i].offset);
+        put_be64(h + EIF_AT_SIZES + (size_t)8 * i, w->sections[i].size);
     }
     put_be32(h + EIF_AT_CRC, file_crc(w, h));
 }

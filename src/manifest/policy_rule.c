@@ -22,7 +22,7 @@ static size_t find_byte(struct slice s, uint8_t byte)
 
 static size_t find_str(struct slice s, const char *needle)
 {
-    const uint8_t *at = s.len ? memmem(s.ptr, s.len, needle, strlen(needle)) : NULL;
+    const uint8_t *at = s.ptr ? memmem(s.ptr, s.len, needle, strlen(needle)) : NULL;
 
     return at ? (size_t)(at - s.ptr) : s.len;
 }

@@ -47,7 +47,8 @@ void soft_nsm_answer(struct soft_nsm *soft, struct slice request, struct buf *an
 /*
  * Serves one connection of the stream form (section 6.1) on a blocking descriptor until the peer
  * closes it: returns 0 then, -1 when it broke. A length of 0 or above NSM_REQUEST_MAX is answered
- * with an error and ends it, returning 0. The caller keeps the descriptor.
+ * with an error and ends it, returning 0. The caller keeps the descriptor; shutdown(2) on it, from
+ * another thread, makes this return.
  */
 int soft_nsm_serve(struct soft_nsm *soft, int fd, struct error *err);
 

@@ -16,8 +16,7 @@ static int add_root_file(struct tree *t, const char *path, uint32_t mode, int64_
 
     if (tree_lookup(t, slice_str(path), false, &old))
         log_warn("image", "the image has this file already; it is replaced", kv_str("path", path));
-    if (tree_add(t, slice_str(path), &meta, node, err) < 0 ||
-        tree_reserve(t, *node, size, err) < 0)
+    if (tree_add(t, slice_str(path), &meta, node, err) < 0 || tree_reserve(t, *node, size, err) < 0)
         return error_wrap(err, "adding %s to the image", path);
     return 0;
 }
@@ -87,11 +86,13 @@ static void append_all(char ***to, char *const *from)
 static void warn_without_effect(const struct image_config *c, bool user_is_root)
 {
     if (user_is_root && c->user[0] && strcmp(c->user, "root") != 0 && strcmp(c->user, "0") != 0)
-        log_warn("image", "USER has no effect, the app runs as root (runtime.user: image in the "
-                          "manifest changes that)",
+        log_warn("image",
+                 "USER has no effect, the app runs as root (runtime.user: image in the "
+                 "manifest changes that)",
                  kv_str("user", c->user));
     if (strv_len(c->volumes))
-        log_warn("image", "VOLUME has no effect: what the app writes there is lost with the enclave",
+        log_warn("image",
+                 "VOLUME has no effect: what the app writes there is lost with the enclave",
                  kv_str("first", c->volumes[0]), kv_uint("count", strv_len(c->volumes)));
     if (c->healthcheck)
         log_warn("image", "HEALTHCHECK has no effect");
@@ -99,9 +100,9 @@ static void warn_without_effect(const struct image_config *c, bool user_is_root)
         log_warn("image", "STOPSIGNAL has no effect, the app is stopped with SIGTERM",
                  kv_str("signal", c->stop_signal));
     if (strv_len(c->exposed_ports))
-        log_warn("image", "EXPOSE has no effect: only ports in the manifest's ingress are reachable",
-                 kv_str("first", c->exposed_ports[0]),
-                 kv_uint("count", strv_len(c->exposed_ports)));
+        log_warn(
+            "image", "EXPOSE has no effect: only ports in the manifest's ingress are reachable",
+            kv_str("first", c->exposed_ports[0]), kv_uint("count", strv_len(c->exposed_ports)));
 }
 
 int amend_launch(const struct image *image, bool user_is_root, struct launch *out,
@@ -119,8 +120,10 @@ int amend_launch(const struct image *image, bool user_is_root, struct launch *ou
         l.cwd = xasprintf("/%s", c->workdir);
     l.user = xstrdup(user_is_root ? "" : c->user);
     if (!l.argv) {
-        error_set(err, ERR_INVALID, "image %.300s: has neither ENTRYPOINT nor CMD, so there is "
-                                    "nothing to start", image->reference);
+        error_set(err, ERR_INVALID,
+                  "image %.300s: has neither ENTRYPOINT nor CMD, so there is "
+                  "nothing to start",
+                  image->reference);
         return error_hint(err, "build the image with an ENTRYPOINT");
     }
     if (launch_check(&l, err) < 0)

@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
-#define GROW ((size_t)1 << 20)
+#define GROW_MIN ((size_t)64 << 10)
+#define GROW_MAX ((size_t)4 << 20)
 
 int arena_open(struct arena *a, size_t max, const char *what, struct error *err)
 {
@@ -40,7 +41,8 @@ void arena_close(struct arena *a)
 /* Real blocks, not a hole: a full disk must be an error here, not a SIGBUS at the first store. */
 static int grow(struct arena *a, size_t need, struct error *err)
 {
-    size_t want = (need + GROW - 1) / GROW * GROW;
+    size_t step = a->size < GROW_MIN ? GROW_MIN : a->size > GROW_MAX ? GROW_MAX : a->size;
+    size_t want = a->size + step > need ? a->size + step : need;
     int sys;
 
     if (want > a->max)

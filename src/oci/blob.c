@@ -24,8 +24,8 @@ int digest_parse(struct slice text, struct digest *out, struct error *err)
                 goto bad;
         memset(out, 0, sizeof(*out));
         out->alg = kinds[i].alg;
-        if (hex_decode(slice_of(text.ptr + skip, text.len - skip), out->bytes,
-                       hash_len(out->alg)) < 0)
+        if (hex_decode(slice_of(text.ptr + skip, text.len - skip), out->bytes, hash_len(out->alg)) <
+            0)
             goto bad;
         return 0;
     }
@@ -65,8 +65,7 @@ void blob_close(struct blob *b)
     *b = BLOB_NONE;
 }
 
-int blob_open_at(int dirfd, const char *path, const char *name, struct blob *out,
-                 struct error *err)
+int blob_open_at(int dirfd, const char *path, const char *name, struct blob *out, struct error *err)
 {
     struct stat st;
     int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -77,8 +76,8 @@ int blob_open_at(int dirfd, const char *path, const char *name, struct blob *out
         close(fd);
         return error_set(err, ERR_INVALID, "%s: not a regular file", name);
     }
-    *out = (struct blob){
-        .fd = fd, .own = true, .size = (uint64_t)st.st_size, .name = xstrdup(name)};
+    *out =
+        (struct blob){.fd = fd, .own = true, .size = (uint64_t)st.st_size, .name = xstrdup(name)};
     return 0;
 }
 

@@ -86,8 +86,7 @@ static int get_keys(const json_t *object, const char *key, char ***out, struct e
         return error_set(err, ERR_INVALID, "%s: must be an object", key);
     if (json_object_size(v) > LAUNCH_LIST_MAX)
         return error_set(err, ERR_LIMIT, "%s: more than %d entries", key, LAUNCH_LIST_MAX);
-    json_object_foreach (v, name, ignored)
-        strv_add(out, name);
+    json_object_foreach(v, name, ignored) strv_add(out, name);
     return 0;
 }
 
@@ -118,11 +117,11 @@ static int read_diff_ids(const json_t *doc, struct image_config *c, struct error
     size_t count = json_array_size(ids);
 
     if (!json_is_array(ids) && !json_is_null(ids))
-        return error_set(err, ERR_INVALID, "rootfs.diff_ids: missing, so this is not the "
-                                           "configuration of a container image");
+        return error_set(err, ERR_INVALID,
+                         "rootfs.diff_ids: missing, so this is not the "
+                         "configuration of a container image");
     if (count > CONFIG_LAYERS_MAX)
-        return error_set(err, ERR_LIMIT, "rootfs.diff_ids: more than %d layers",
-                         CONFIG_LAYERS_MAX);
+        return error_set(err, ERR_LIMIT, "rootfs.diff_ids: more than %d layers", CONFIG_LAYERS_MAX);
     c->diff_ids = xcalloc(count, sizeof(*c->diff_ids));
     for (size_t i = 0; i < count; i++) {
         const char *text = json_string_value(json_array_get(ids, i));

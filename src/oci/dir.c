@@ -209,11 +209,8 @@ static int list_dir(struct scan *s, const char *path, struct error *err)
 static int scan_all(struct tree *tree, int rootfd, int64_t mtime, struct error *err)
 {
     CLEANUP(scan_free)
-    struct scan s = {.tree = tree,
-                     .rootfd = rootfd,
-                     .mtime = mtime,
-                     .euid = geteuid(),
-                     .egid = getegid()};
+    struct scan s = {
+        .tree = tree, .rootfd = rootfd, .mtime = mtime, .euid = geteuid(), .egid = getegid()};
     struct tree_meta meta;
     struct stat st;
 
@@ -221,8 +218,7 @@ static int scan_all(struct tree *tree, int rootfd, int64_t mtime, struct error *
         return error_sys(err, errno, "reading the root directory");
     s.dev = st.st_dev;
     read_meta(&s, &st, &meta);
-    if (tree_begin_layer(tree, err) < 0 ||
-        tree_add(tree, slice_of(NULL, 0), &meta, NULL, err) < 0)
+    if (tree_begin_layer(tree, err) < 0 || tree_add(tree, slice_of(NULL, 0), &meta, NULL, err) < 0)
         return -1;
     push_dir(&s, "");
     while (s.dirs_len) {
@@ -241,9 +237,8 @@ static int read_config(const char *root, struct image_config *out, struct error 
 
     if (file_read(path, &text, err) < 0) {
         if (err && err->kind == ERR_NOT_FOUND)
-            error_hint(err,
-                       "write the image configuration there, for instance {\"Cmd\": "
-                       "[\"/bin/app\"]}; Entrypoint, Cmd, Env, WorkingDir and User count");
+            error_hint(err, "write the image configuration there, for instance {\"Cmd\": "
+                            "[\"/bin/app\"]}; Entrypoint, Cmd, Env, WorkingDir and User count");
         return -1;
     }
     return image_config_parse_object(buf_slice(&text), path, out, err);

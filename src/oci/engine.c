@@ -126,8 +126,9 @@ static int refused(const struct engine *e, struct answer *a, const char *what, s
     json_t *doc = json_loadb((const char *)a->text.ptr, a->text.len, 0, NULL);
     const char *message = oci_json_str(doc, "message");
 
-    error_set(err, a->status == 404 ? ERR_NOT_FOUND : ERR_NET, "%s: the engine at %s says %ld%s%.300s",
-              what, e->socket, a->status, message ? ": " : "", message ? message : "");
+    error_set(err, a->status == 404 ? ERR_NOT_FOUND : ERR_NET,
+              "%s: the engine at %s says %ld%s%.300s", what, e->socket, a->status,
+              message ? ": " : "", message ? message : "");
     json_decref(doc);
     return -1;
 }
@@ -183,8 +184,8 @@ static int inspect(const struct engine *e, const char *name, char **id, struct e
     return rc < 0 ? error_wrap(err, "the engine's answer") : 1;
 }
 
-static int export_image(const struct engine *e, const char *id,
-                        const struct image_options *options, struct image *out, struct error *err)
+static int export_image(const struct engine *e, const char *id, const struct image_options *options,
+                        struct image *out, struct error *err)
 {
     AUTO_FREE char *url = xasprintf("http://engine/v%d.%u/images/%s/get", API_MAJOR, e->minor, id);
     struct answer a = {.text = BUF(ANSWER_MAX), .max = options->layer_max};
@@ -225,8 +226,8 @@ static size_t find_sockets(struct engine *out)
 }
 
 /*
- * An image name as engines take it: letters, digits and "._-/:@", no "..", so that it is one part of
- * a URL path. Without a tag an engine would export every tag, so ":latest" is added.
+ * An image name as engines take it: letters, digits and "._-/:@", no "..", so that it is one part
+ * of a URL path. Without a tag an engine would export every tag, so ":latest" is added.
  */
 static int check_name(const char *name, char **out, struct error *err)
 {
@@ -251,13 +252,14 @@ static int absent(const char *asked, struct error *err)
 {
     if (!asked[0]) {
         error_set(err, ERR_NOT_FOUND, "no Docker or podman engine answers on this machine");
-        return error_hint(err,
-                          "start one (or set DOCKER_HOST=unix://SOCKET), or give the image as "
-                          "oci:DIR, oci-archive:FILE, docker-archive:FILE or dir:ROOTFS; "
-                          "pulling from a registry is not available in this version");
+        return error_hint(err, "start one (or set DOCKER_HOST=unix://SOCKET), or give the image as "
+                               "oci:DIR, oci-archive:FILE, docker-archive:FILE or dir:ROOTFS; "
+                               "pulling from a registry is not available in this version");
     }
-    error_set(err, ERR_NOT_FOUND, "the local engine (%s) does not have it, and pulling from a "
-                                  "registry is not available in this version", asked);
+    error_set(err, ERR_NOT_FOUND,
+              "the local engine (%s) does not have it, and pulling from a "
+              "registry is not available in this version",
+              asked);
     return error_hint(err, "pull or build it there first (docker pull, podman pull), or use oci:, "
                            "oci-archive: or docker-archive:");
 }

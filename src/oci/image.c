@@ -6,13 +6,13 @@
 #include <stdlib.h>
 
 static const struct transport *const transports[] = {
-    &transport_dir,           &transport_oci,           &transport_oci_archive,
-    &transport_docker_archive, &transport_docker_daemon,
+    &transport_dir,           &transport_oci, &transport_oci_archive, &transport_docker_archive,
+    &transport_docker_daemon,
 };
 
 /* Names that users of skopeo and podman know, and that this version does not have. */
-static const char *const unsupported[] = {"docker://", "containers-storage:", "ostree:", "sif:",
-                                          "tarball:", "docker:"};
+static const char *const unsupported[] = {
+    "docker://", "containers-storage:", "ostree:", "sif:", "tarball:", "docker:"};
 
 int image_options_default(struct image_options *o, struct error *err)
 {
@@ -49,8 +49,7 @@ int image_check_platform(const struct image_config *c, const struct image_option
 {
     const char *os = c->os && c->os[0] ? c->os : "linux";
 
-    if (strcmp(os, "linux") == 0 && c->architecture &&
-        strcmp(c->architecture, options->arch) == 0)
+    if (strcmp(os, "linux") == 0 && c->architecture && strcmp(c->architecture, options->arch) == 0)
         return 0;
     error_set(err, ERR_UNSUPPORTED, "the image is for %.40s/%.40s, not for linux/%s", os,
               c->architecture && c->architecture[0] ? c->architecture : "an unknown machine",

@@ -23,9 +23,9 @@ struct image_options {
 int image_options_default(struct image_options *o, struct error *err);
 
 struct image {
-    char *reference;   /* as the user wrote it */
-    struct digest id;  /* digest of the configuration, which names all content */
-    bool has_id;       /* not of a plain directory */
+    char *reference;  /* as the user wrote it */
+    struct digest id; /* digest of the configuration, which names all content */
+    bool has_id;      /* not of a plain directory */
     struct tree *tree;
     struct image_config config;
 };
@@ -38,9 +38,8 @@ void image_free(struct image *im);
  *     dir:ROOTFS                 a directory, with the configuration in ROOTFS.json beside it
  *     oci:DIR[:TAG]              an OCI image layout
  *     oci-archive:FILE[:TAG]     the same in a tar file
- *     docker-archive:FILE[:TAG]  what `docker save` or `podman save` writes; also :@N, counted from 0
- *     docker-daemon:NAME[:TAG]   an image of the local Docker or podman engine
- *     NAME[:TAG]                 the same
+ *     docker-archive:FILE[:TAG]  what `docker save` or `podman save` writes; also :@N, counted from
+ * 0 docker-daemon:NAME[:TAG]   an image of the local Docker or podman engine NAME[:TAG] the same
  *
  * Every digest on the way is verified; layers stream, so memory does not grow with the image. The
  * caller frees *out, which is untouched on failure.

@@ -38,8 +38,7 @@ static int apply_whiteout(struct tree *t, struct slice path, struct error *err)
     char text[TREE_PATH_MAX + 1];
     const uint8_t *slash = path.len ? memrchr(path.ptr, '/', path.len) : NULL;
     struct slice parent = slice_of(path.ptr, slash ? (size_t)(slash - path.ptr) : 0);
-    struct slice last =
-        slash ? slice_of(slash + 1, path.len - parent.len - 1) : path;
+    struct slice last = slash ? slice_of(slash + 1, path.len - parent.len - 1) : path;
     struct slice hidden;
     size_t len = 0;
 
@@ -153,8 +152,8 @@ static int apply_entries(struct tree *t, struct tar *tar, struct error *err)
     return rc;
 }
 
-static int check_digests(struct unpack *u, const struct digest *want,
-                         const struct digest *diff_id, struct error *err)
+static int check_digests(struct unpack *u, const struct digest *want, const struct digest *diff_id,
+                         struct error *err)
 {
     struct digest packed = {0}, unpacked = {0};
 

@@ -107,8 +107,7 @@ static int open_blob(const struct layout *l, const struct descriptor *d, struct 
     return -1;
 }
 
-static json_t *read_json_blob(const struct layout *l, const struct descriptor *d,
-                              struct error *err)
+static json_t *read_json_blob(const struct layout *l, const struct descriptor *d, struct error *err)
 {
     AUTO_BUF struct buf text = BUF(BLOB_JSON_MAX);
     AUTO_BLOB struct blob b = BLOB_NONE;
@@ -162,7 +161,8 @@ static void list_choices(const json_t *manifests, bool tags, struct buf *out)
     json_t *m;
     size_t i;
 
-    json_array_foreach (manifests, i, m) {
+    json_array_foreach(manifests, i, m)
+    {
         const char *os, *arch, *name = ref_name(m);
         const char *sep = out->len ? ", " : "";
 
@@ -209,7 +209,8 @@ static const json_t *choose(const json_t *index, const char *tag,
                             const struct image_options *options, struct error *err)
 {
     const json_t *manifests = json_object_get(index, "manifests");
-    const json_t *found = NULL, *fits = NULL;
+    const json_t *fits = NULL;
+    bool doubtful = false; /* one that fits does not say for which machine it is */
     const char *os, *arch;
     size_t i, count = 0, fit_count = 0;
     json_t *m;
@@ -219,30 +220,32 @@ static const json_t *choose(const json_t *index, const char *tag,
                   CHOICE_MAX);
         return NULL;
     }
-    json_array_foreach (manifests, i, m) {
+    json_array_foreach(manifests, i, m)
+    {
+        bool told;
+
         if (!is_image(m) || (tag && !tag_matches(m, tag)))
             continue;
         count++;
-        found = m;
-        if (!platform_of(m, &os, &arch) || strcmp(os, "linux") != 0 ||
-            strcmp(arch, options->arch) != 0)
+        told = platform_of(m, &os, &arch);
+        if (told && (strcmp(os, "linux") != 0 || strcmp(arch, options->arch) != 0))
             continue;
         fit_count++;
+        doubtful = doubtful || !told || (!tag && ref_name(m));
         if (!fits)
             fits = m;
     }
-    if (count == 1 && (fits || !platform_of(found, &os, &arch)))
-        return found;
+    /* Of several variants of one platform the first is the best (image-index.md). */
+    if (fit_count == 1 || (fit_count > 1 && !doubtful))
+        return fits;
     if (count == 0 && tag)
         no_such_tag(manifests, tag, err);
     else if (count == 0)
         error_set(err, ERR_INVALID, "no image in it");
-    else if (fit_count == 1 || (fit_count > 1 && !ref_name(fits)))
-        return fits; /* of variants of one platform the first is the best: image-index.md */
-    else if (fit_count > 1 || platform_of(found, &os, &arch) == false)
-        ambiguous(manifests, err);
-    else
+    else if (fit_count == 0)
         no_platform(manifests, options, err);
+    else
+        ambiguous(manifests, err);
     return NULL;
 }
 
@@ -291,8 +294,8 @@ static int check_layer_type(const char *type, struct error *err)
     case MEDIA_LAYER:
         return 0;
     case MEDIA_LAYER_FOREIGN:
-        return error_set(err, ERR_UNSUPPORTED,
-                         "a layer that is only to be had elsewhere (%.100s)", type);
+        return error_set(err, ERR_UNSUPPORTED, "a layer that is only to be had elsewhere (%.100s)",
+                         type);
     case MEDIA_LAYER_ENCRYPTED:
         return error_set(err, ERR_UNSUPPORTED, "an encrypted layer (%.100s)", type);
     default:
@@ -330,7 +333,8 @@ static int apply_layers(const struct layout *l, const json_t *manifest,
     if (!json_is_array(layers) || json_array_size(layers) != out->config.diff_id_count)
         return error_set(err, ERR_INVALID, "the manifest has %zu layers, the configuration %zu",
                          json_array_size(layers), out->config.diff_id_count);
-    json_array_foreach (layers, i, o) {
+    json_array_foreach(layers, i, o)
+    {
         AUTO_BLOB struct blob b = BLOB_NONE;
         struct descriptor d;
 

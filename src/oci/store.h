@@ -13,11 +13,11 @@
 
 #include "oci/blob.h"
 
-#define STORE_ARTIFACT_TYPE  "application/vnd.capsule.eif.v1"
-#define STORE_EIF_TYPE       "application/vnd.capsule.eif.v1"
-#define STORE_MANIFEST_TYPE  "application/vnd.capsule.manifest.v1+yaml"
-#define STORE_IMAGES_MAX     4096
-#define STORE_NAME_MAX       255
+#define STORE_ARTIFACT_TYPE "application/vnd.capsule.eif.v1"
+#define STORE_EIF_TYPE      "application/vnd.capsule.eif.v1"
+#define STORE_MANIFEST_TYPE "application/vnd.capsule.manifest.v1+yaml"
+#define STORE_IMAGES_MAX    4096
+#define STORE_NAME_MAX      255
 
 struct store;
 

@@ -6,9 +6,9 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
-#define NAMES_MAX     ((size_t)2 << 30)
-#define RELAX_EVERY   128
-#define RESIDENT_MAX  ((size_t)24 << 20)
+#define NAMES_MAX    ((size_t)2 << 30)
+#define RELAX_EVERY  128
+#define RESIDENT_MAX ((size_t)24 << 20)
 
 static int take_inode(struct tree *t, uint32_t *out, struct error *err)
 {

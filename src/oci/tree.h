@@ -36,8 +36,9 @@ struct tree_limits {
     int64_t mtime_max;    /* later times are lowered to this (SOURCE_DATE_EPOCH) */
 };
 #define TREE_LIMITS_DEFAULT                                                                        \
-    ((struct tree_limits){                                                                         \
-        .entries_max = TREE_ENTRIES_MAX, .content_max = TREE_CONTENT_MAX, .mtime_max = UINT32_MAX})
+    ((struct tree_limits){.entries_max = TREE_ENTRIES_MAX,                                         \
+                          .content_max = TREE_CONTENT_MAX,                                         \
+                          .mtime_max = UINT32_MAX})
 
 /* What an entry is, apart from its name and content. */
 struct tree_meta {

@@ -118,8 +118,7 @@ static void enter(struct tree_walk *w, uint32_t dir)
         len += (uint32_t)name.len;
         w->path[len++] = '/';
     }
-    w->frames[w->depth++] =
-        (struct frame){(uint32_t)w->spine.len, (uint32_t)w->pending.len, len};
+    w->frames[w->depth++] = (struct frame){(uint32_t)w->spine.len, (uint32_t)w->pending.len, len};
     push_spine(w, inode_of(w->t, dir)->dir.root);
 }
 
@@ -356,8 +355,8 @@ int tree_capabilities(struct tree *t, bool drop, struct error *err)
         if (!drop) {
             path = tree_path(t, d, text);
             error_set(err, ERR_UNSUPPORTED,
-                      "/%.*s carries file capabilities, which a ramdisk cannot hold",
-                      (int)path.len, (const char *)path.ptr);
+                      "/%.*s carries file capabilities, which a ramdisk cannot hold", (int)path.len,
+                      (const char *)path.ptr);
             return error_hint(err, "build with --drop-capabilities if the program can do without "
                                    "them (the app runs as root by default)");
         }
@@ -414,9 +413,8 @@ int tree_check(struct tree *t, struct error *err)
         return error_set(err, ERR_INTERNAL, "%llu of %llu entries can be reached",
                          (unsigned long long)count, (unsigned long long)stats.entries);
     for (uint32_t i = 1; i < t->inode_count; i++)
-        if (links[i] != inode_at(t, i)->nlink ||
-            (links[i] > 1 && S_ISDIR(inode_at(t, i)->mode)))
-            return error_set(err, ERR_INTERNAL, "a link count is %u, not %u",
-                             inode_at(t, i)->nlink, links[i]);
+        if (links[i] != inode_at(t, i)->nlink || (links[i] > 1 && S_ISDIR(inode_at(t, i)->mode)))
+            return error_set(err, ERR_INTERNAL, "a link count is %u, not %u", inode_at(t, i)->nlink,
+                             links[i]);
     return 0;
 }

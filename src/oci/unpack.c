@@ -74,8 +74,8 @@ static void gzip_stop(struct unpack *u)
 static int zstd_start(struct unpack *u, struct error *err)
 {
     u->zstd = ZSTD_createDStream();
-    if (!u->zstd || ZSTD_isError(ZSTD_DCtx_setParameter(u->zstd, ZSTD_d_windowLogMax,
-                                                        UNPACK_ZSTD_WINDOW)))
+    if (!u->zstd ||
+        ZSTD_isError(ZSTD_DCtx_setParameter(u->zstd, ZSTD_d_windowLogMax, UNPACK_ZSTD_WINDOW)))
         return error_set(err, ERR_INTERNAL, "%s: zstd cannot start", u->blob->name);
     return 0;
 }
@@ -197,10 +197,9 @@ static int check_size(struct unpack *u, size_t more, struct error *err)
                                "to be trusted");
     }
     if (u->out_total > UNPACK_RATIO_FROM && u->out_total / UNPACK_RATIO_MAX > u->in_total)
-        return error_set(err, ERR_LIMIT,
-                         "%s: looks like a decompression bomb: %llu bytes out of %llu so far",
-                         u->blob->name, (unsigned long long)u->out_total,
-                         (unsigned long long)u->in_total);
+        return error_set(
+            err, ERR_LIMIT, "%s: looks like a decompression bomb: %llu bytes out of %llu so far",
+            u->blob->name, (unsigned long long)u->out_total, (unsigned long long)u->in_total);
     return 0;
 }
 
@@ -236,8 +235,7 @@ int unpack_read(struct unpack *u, struct slice *out, struct error *err)
             return -1;
         u->ended = step == STEP_END;
         /* No input is left, and what was buffered inside has come out. */
-        if (u->in.len == 0 && u->in_total == u->blob->size && !u->ended &&
-            u->out_len == before)
+        if (u->in.len == 0 && u->in_total == u->blob->size && !u->ended && u->out_len == before)
             return error_set(err, ERR_INVALID, "%s: the %s stream ends early", u->blob->name,
                              u->format->name);
     }

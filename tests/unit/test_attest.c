@@ -377,6 +377,33 @@ static void test_no_bit_can_flip(void **state)
     }
 }
 
+/* The compiled-in root is the one whose fingerprint is known, and passes our own rules. */
+static void test_root_of_aws(void **state)
+{
+    const struct fixture *f = *state;
+    const struct attest_document doc = {.certificate = attest_anchor_aws.der,
+                                        .cabundle = {attest_anchor_aws.der},
+                                        .cabundle_len = 1};
+    struct attest_chain chain = {0};
+    AUTO_BUF struct buf want = {0};
+    uint8_t fingerprint[SHA256_LEN];
+    enum attest_failure why = ATTEST_OK;
+    struct error err = {0};
+
+    hash_once(HASH_SHA256, attest_anchor_aws.der, fingerprint);
+    vectors_hex(json_object_get(f->root, "aws_root_g1"), "sha256_of_der", &want);
+    assert_true(slice_equal(slice_of(fingerprint, sizeof(fingerprint)), buf_slice(&want)));
+    assert_ok(attest_chain_check_root(&doc, &attest_anchor_aws, &why, &err));
+    assert_ok(attest_chain_load(&chain, &doc, &why, &err));
+    assert_ok(attest_chain_check_order(&chain, &why, &err));
+    assert_ok(attest_chain_check_signatures(&chain, &why, &err));
+    assert_ok(attest_chain_check_validity(&chain, 1768478460, &why, &err));
+    /* as the root nothing is wrong with it; it stands in the leaf's place as well */
+    assert_int_equal(attest_chain_check_constraints(&chain, &why, &err), -1);
+    assert_string_equal(err.msg, "certificate 1 (leaf) is a CA");
+    attest_chain_free(&chain);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,6 +414,7 @@ int main(void)
         cmocka_unit_test(test_policy_and_order),
         cmocka_unit_test(test_more_bad_fields),
         cmocka_unit_test(test_no_bit_can_flip),
+        cmocka_unit_test(test_root_of_aws),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -5,6 +5,8 @@
 #include "codec/crc32.h"
 #include "crypto/hash.h"
 
+#include <archive.h>
+#include <archive_entry.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -445,6 +447,113 @@ static void test_misaligned_archive_is_refused(void **state)
     assert_non_null(strstr(err.msg, "divisible by 4"));
 }
 
+/* ---- libarchive as the oracle ---- */
+
+static const struct cpio_entry tree[] = {
+    {NAME("d"), .mode = S_IFDIR | 01777, .uid = 1, .gid = 2, .mtime = 1700000000},
+    {NAME("d/f1"), .mode = S_IFREG | 04750, .size = 5, .link_group = 9, .link_count = 2},
+    {NAME("d/f2"), .mode = S_IFREG | 04750, .size = 5, .link_group = 9, .link_count = 2},
+    {NAME("dev"), .mode = S_IFCHR | 0600, .rdev_major = 5, .rdev_minor = 1},
+    {NAME("fifo"), .mode = S_IFIFO | 0644},
+    {NAME("late"), .mode = S_IFREG | 0644, .mtime = INT64_C(4294967295)},
+    {NAME("link"), .mode = S_IFLNK | 0777, .target = {(const uint8_t *)"d/f1", 4}},
+};
+
+static void test_libarchive_reads_ours(void **state)
+{
+    AUTO_BUF struct buf out = BUF(1 << 16);
+    AUTO_CPIO_WRITER struct cpio_writer *w = cpio_writer_new(to_buf, &out);
+    struct archive *a = archive_read_new();
+    struct archive_entry *e;
+    struct error err;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(tree); i++) {
+        int rc = cpio_writer_begin(w, &tree[i], &err);
+
+        assert_ok(rc);
+        assert_int_equal(rc, strcmp((const char *)tree[i].name.ptr, "d/f1") == 0);
+        if (rc)
+            assert_ok(cpio_writer_data(w, slice_str("hello"), &err));
+    }
+    assert_ok(cpio_writer_finish(w, &err));
+    archive_read_support_format_cpio(a);
+    assert_int_equal(archive_read_open_memory(a, out.ptr, out.len), ARCHIVE_OK);
+    for (size_t i = 0; i < ARRAY_LEN(tree); i++) {
+        const struct cpio_entry *want = &tree[i];
+
+        assert_int_equal(archive_read_next_header(a, &e), ARCHIVE_OK);
+        assert_string_equal(archive_entry_pathname(e), (const char *)want->name.ptr);
+        assert_int_equal(archive_entry_mode(e), want->mode);
+        assert_int_equal(archive_entry_uid(e), want->uid);
+        assert_int_equal(archive_entry_gid(e), want->gid);
+        assert_int_equal(archive_entry_mtime(e), want->mtime);
+        assert_int_equal(archive_entry_nlink(e), want->link_group ? 2 : 1);
+        if (S_ISLNK(want->mode))
+            assert_string_equal(archive_entry_symlink(e), "d/f1");
+        if (S_ISCHR(want->mode)) {
+            assert_int_equal(archive_entry_rdevmajor(e), 5);
+            assert_int_equal(archive_entry_rdevminor(e), 1);
+        }
+        if (slice_equal_str(want->name, "d/f2"))
+            assert_string_equal(archive_entry_hardlink(e), "d/f1");
+        else if (slice_equal_str(want->name, "d/f1"))
+            assert_int_equal(archive_entry_size(e), 5);
+    }
+    assert_int_equal(archive_read_next_header(a, &e), ARCHIVE_EOF);
+    archive_read_free(a);
+}
+
+static void test_ours_reads_libarchive(void **state)
+{
+    char memory[1 << 16];
+    size_t used = 0;
+    struct archive *a = archive_write_new();
+    struct archive_entry *e = archive_entry_new();
+    AUTO_CPIO_READER struct cpio_reader *r = NULL;
+    struct drip drip = {.piece = 100};
+    struct cpio_entry got;
+    struct error err = {0};
+    struct slice piece;
+
+    (void)state;
+    archive_write_set_format_cpio_newc(a);
+    assert_int_equal(archive_write_open_memory(a, memory, sizeof(memory), &used), ARCHIVE_OK);
+    for (size_t i = 0; i < ARRAY_LEN(tree); i++) {
+        archive_entry_clear(e);
+        archive_entry_set_pathname(e, (const char *)tree[i].name.ptr);
+        archive_entry_set_mode(e, tree[i].mode);
+        archive_entry_set_uid(e, tree[i].uid);
+        archive_entry_set_mtime(e, (time_t)tree[i].mtime, 0);
+        archive_entry_set_ino(e, (la_int64_t)i + 100);
+        archive_entry_set_size(e, (la_int64_t)tree[i].size);
+        if (S_ISLNK(tree[i].mode))
+            archive_entry_set_symlink(e, "d/f1");
+        assert_int_equal(archive_write_header(a, e), ARCHIVE_OK);
+        if (tree[i].size)
+            assert_int_equal(archive_write_data(a, "hello", 5), 5);
+    }
+    archive_entry_free(e);
+    assert_int_equal(archive_write_close(a), ARCHIVE_OK);
+    archive_write_free(a);
+    drip.left = slice_of(memory, used);
+    r = cpio_reader_new(from_drip, &drip);
+    for (size_t i = 0; i < ARRAY_LEN(tree); i++) {
+        if (cpio_reader_next(r, &got, &err) != 1)
+            fail_msg("%s", err.msg);
+        assert_true(slice_equal(got.name, tree[i].name));
+        assert_int_equal(got.mode, tree[i].mode);
+        assert_int_equal(got.uid, tree[i].uid);
+        assert_int_equal(got.mtime, tree[i].mtime);
+        assert_int_equal(got.size, S_ISLNK(got.mode) ? 4 : tree[i].size);
+        if (S_ISREG(got.mode) && got.size) {
+            assert_int_equal(cpio_reader_data(r, &piece, &err), 1);
+            assert_true(slice_equal_str(piece, "hello"));
+        }
+    }
+    assert_int_equal(cpio_reader_next(r, &got, &err), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -457,6 +566,8 @@ int main(void)
         cmocka_unit_test(test_truncation_is_noticed),
         cmocka_unit_test(test_reader_refuses),
         cmocka_unit_test(test_misaligned_archive_is_refused),
+        cmocka_unit_test(test_libarchive_reads_ours),
+        cmocka_unit_test(test_ours_reads_libarchive),
     };
 
     return cmocka_run_group_tests_name("cpio", tests, NULL, NULL);

@@ -1,6 +1,8 @@
 #include "unit.h"
 #include "vectors.h"
 
+#include "crypto/entropy.h"
+#include "crypto/hash.h"
 #include "crypto/keccak.h"
 #include "crypto/p384.h"
 #include "crypto/pem.h"
@@ -166,6 +168,34 @@ static void test_scalars_out_of_range_are_drawn_anew(void **state)
     k256_key_free(k);
 }
 
+static int fill_with(void *arg, uint8_t *out, size_t len, struct error *err)
+{
+    (void)err;
+    memset(out, *(uint8_t *)arg, len);
+    return 0;
+}
+
+static void test_mixed_sources(void **state)
+{
+    uint8_t a = 1, b = 2, joined[96], want[SHA512_LEN], got[48];
+    struct script broken = {.broken = true};
+    struct entropy_mix mix = {{fill_with, &a}, {fill_with, &b}};
+    struct error err = {0};
+
+    (void)state;
+    memset(joined, 1, 48);
+    memset(joined + 48, 2, 48);
+    hash_once(HASH_SHA512, slice_of(joined, sizeof(joined)), want);
+    assert_ok(entropy_mix_fill(&mix, got, sizeof(got), &err));
+    assert_memory_equal(got, want, sizeof(got));
+    mix.a = (struct entropy){fill_by_script, &broken};
+    assert_int_equal(entropy_mix_fill(&mix, got, sizeof(got), &err), -1);
+    mix.a = mix.b;
+    mix.b = (struct entropy){fill_by_script, &broken};
+    assert_int_equal(entropy_mix_fill(&mix, got, sizeof(got), &err), -1);
+    assert_int_equal(entropy_mix_fill(&mix, joined, 65, &err), -1);
+}
+
 static void test_pem_reading(void **state)
 {
     static const char *const good[] = {
@@ -206,6 +236,7 @@ int main(void)
         cmocka_unit_test(test_ethereum_keys),
         cmocka_unit_test(test_p384_keys),
         cmocka_unit_test(test_scalars_out_of_range_are_drawn_anew),
+        cmocka_unit_test(test_mixed_sources),
         cmocka_unit_test(test_pem_reading),
     };
 

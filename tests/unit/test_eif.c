@@ -387,13 +387,19 @@ static void test_random_round_trip(void **state)
 /* ---- memory ---- */
 
 #define ZEROS (300u << 20)
+/* KiB; the sanitizers' own memory for three threads comes on top */
+#if defined(__SANITIZE_ADDRESS__) || defined(__clang__)
+#define PEAK_MAX 16384
+#else
+#define PEAK_MAX 4096
+#endif
 /* The extension of the SHA-384 of that many zero bytes, as sha384sum(1) gives it. */
 #define PCR_OF_ZEROS                                                                               \
     "bd40ed2428cbbedc488e404016985a2938e574284fbbe0ed"                                             \
     "b167efb5a34b35fb35d47f90907b2906c821a8ee9997dc1c"
 
-/* Writes an image with a ramdisk of zeros and measures it again. */
-static void large_image(struct slice like, const struct eif_info *info)
+/* Writes an image with a ramdisk of zeros and measures it again; exits with the outcome. */
+static void large_image(size_t size, struct slice like, const struct eif_info *info)
 {
     int out = file_of(slice_of("", 0)), zeros = file_of(slice_of("", 0));
     struct eif_writer_options options = EIF_WRITER_DEFAULTS;
@@ -402,28 +408,25 @@ static void large_image(struct slice like, const struct eif_info *info)
     char path[32], hex[2 * EIF_PCR_LEN + 1];
 
     write_sections(w, info, like);
-    if (ftruncate(zeros, ZEROS) < 0 ||
+    if (ftruncate(zeros, (off_t)size) < 0 ||
         eif_writer_add_file(w, EIF_RAMDISK, zeros, "zeros", NULL) < 0 ||
         eif_writer_finish(w, NULL, &written, NULL) < 0 ||
         eif_measure_file(path_of(out, path), &read, NULL) < 0)
         _exit(1);
     eif_writer_free(w);
     hex_encode(slice_of(read.pcr2, EIF_PCR_LEN), hex);
-    if (memcmp(&written, &read, sizeof(read)) != 0 || strcmp(hex, PCR_OF_ZEROS) != 0)
-        _exit(2);
+    _exit(memcmp(&written, &read, sizeof(read)) != 0 ||
+          (size == ZEROS && strcmp(hex, PCR_OF_ZEROS) != 0));
 }
 
-static long peak_kib(bool large, struct slice like, const struct eif_info *info)
+static long peak_kib(size_t size, struct slice like, const struct eif_info *info)
 {
     struct rusage usage;
     int status;
     pid_t pid = fork();
 
-    if (pid == 0) {
-        if (large)
-            large_image(like, info);
-        _exit(0);
-    }
+    if (pid == 0)
+        large_image(size, like, info);
     assert_int_equal(wait4(pid, &status, 0, &usage), pid);
     assert_int_equal(status, 0);
     return usage.ru_maxrss;
@@ -437,13 +440,15 @@ static void test_memory_does_not_depend_on_the_image(void **state)
         file_of(vectors_base64(image_named(root, "unsigned-x86_64"), "eif_base64", &small));
     struct eif_info info;
     struct error err;
-    long base;
+    long few, many;
 
     (void)state;
     assert_ok(eif_read_info(in, "image", &info, NULL, &err));
     info.count -= 1; /* all but the app's ramdisk */
-    base = peak_kib(false, buf_slice(&small), &info);
-    assert_in_range(peak_kib(true, buf_slice(&small), &info) - base, 0, 4096);
+    few = peak_kib(512, buf_slice(&small), &info);
+    many = peak_kib(ZEROS, buf_slice(&small), &info);
+    if (many - few > PEAK_MAX)
+        fail_msg("%ld KiB for a large image, %ld for a small one", many, few);
     json_decref(root);
 }
 

@@ -15,10 +15,13 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 /* The vectors, and a directory for a development root. */
 struct fixture {
@@ -130,8 +133,8 @@ static void test_malformed_requests(void **state)
     static const char *const more[] = {
         "a16b4465736372696265504352a265696e646578006178f6",   /* a parameter too many */
         "a16b4174746573746174696f6ea169757365725f64617461f6", /* two missing */
-        "a16b4174746573746174696f6ea369757365725f646174616178656e6f6e6365f66a7075626c69635f6b6579f"
-        "6",
+        ("a16b4174746573746174696f6ea369757365725f646174616178656e6f6e6365f66a7075626c69635f6b6579f"
+         "6"),
         "a16b4465736372696265504352a265696e6465780065696e64657800", /* a key twice */
         "a16b446573637269626550435280",
         "a100a0",
@@ -635,12 +638,92 @@ static void test_silent_module_times_out(void **state)
     pthread_join(liar_thread, NULL);
 }
 
+/* ---- the device: its driver's side of the ioctl is played here, by the soft NSM ---- */
+
+static struct {
+    struct soft_nsm *soft; /* NULL: the ioctl is nobody's business */
+    int fail;              /* errno to answer with */
+    size_t cut;            /* cut the answer to so many bytes, as the driver does */
+    int calls;
+} device;
+
+static uint64_t word_at(const uint8_t *p)
+{
+    uint64_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+/* Takes the place of the C library's for the whole test program. */
+int ioctl(int fd, unsigned long number, ...)
+{
+    va_list ap;
+    uint8_t *arg;
+
+    va_start(ap, number);
+    arg = va_arg(ap, uint8_t *);
+    va_end(ap);
+    if (!device.soft || number != 0xc0200a00)
+        return (int)syscall(SYS_ioctl, fd, number, arg);
+    device.calls++;
+    if (device.fail || word_at(arg + 8) > 0x1000) {
+        errno = device.fail ? device.fail : EMSGSIZE;
+        return -1;
+    }
+    /* request address and length, answer address and capacity: spec/nsm.md section 1 */
+    uint64_t from = word_at(arg), from_len = word_at(arg + 8), to = word_at(arg + 16), len;
+    AUTO_BUF struct buf answer = BUF(NSM_ANSWER_MAX);
+
+    assert_int_equal(word_at(arg + 24), 0x3000);
+    soft_nsm_answer(device.soft, slice_of((const void *)(uintptr_t)from, from_len), &answer);
+    len = device.cut && device.cut < answer.len ? device.cut : answer.len;
+    memcpy((void *)(uintptr_t)to, answer.ptr, len);
+    memcpy(arg + 24, &len, sizeof(len));
+    return 0;
+}
+
+static void test_device(void **state)
+{
+    const struct fixture *f = *state;
+    struct error err = {0};
+    struct nsm *nsm = nsm_open_device("/dev/null", &err);
+    AUTO_BUF struct buf doc = BUF(NSM_ANSWER_MAX);
+    struct nsm_option none = {0};
+    struct nsm_description d;
+    uint8_t random[300];
+
+    assert_non_null(nsm);
+    device.soft = fresh(f, plain);
+    assert_ok(nsm_describe(nsm, &d, &err));
+    assert_string_equal(d.digest, "SHA384");
+    assert_ok(nsm_attest(nsm, none, none, none, &doc, &err));
+    assert_true(doc.len > 2000);
+    assert_ok(nsm_random(nsm, random, sizeof(random), &err));
+    assert_int_equal(device.calls, 4);
+    device.cut = 100; /* without a word, as the driver does it */
+    assert_int_equal(nsm_describe(nsm, &d, &err), -1);
+    assert_int_equal(err.kind, ERR_INTERNAL);
+    device.cut = 0;
+    device.fail = EMSGSIZE;
+    assert_int_equal(nsm_describe(nsm, &d, &err), -1);
+    assert_int_equal(err.kind, ERR_LIMIT);
+    device.fail = ETIMEDOUT;
+    assert_int_equal(nsm_describe(nsm, &d, &err), -1);
+    assert_int_equal(err.kind, ERR_INTERNAL);
+    assert_int_equal(err.sys, ETIMEDOUT);
+    device.fail = 0;
+    soft_nsm_free(device.soft);
+    device.soft = NULL;
+    nsm_close(nsm);
+}
+
 static void test_device_that_is_not_there(void **state)
 {
     struct error err = {0};
 
     (void)state;
-    assert_null(nsm_open_device("/nonexistent/nsm", &err));
+    assert_null(nsm_open_device("/dev/no-such-nsm", &err));
     assert_int_equal(err.kind, ERR_NOT_FOUND);
     /* a device of another driver refuses the ioctl */
     struct nsm *nsm = nsm_open_device("/dev/null", &err);
@@ -792,6 +875,7 @@ int main(void)
         cmocka_unit_test(test_stream_lengths),
         cmocka_unit_test(test_hostile_module),
         cmocka_unit_test(test_silent_module_times_out),
+        cmocka_unit_test(test_device),
         cmocka_unit_test(test_device_that_is_not_there),
         cmocka_unit_test(test_chain_is_renewed_in_time),
         cmocka_unit_test(test_root_is_made_once_by_racing_processes),
