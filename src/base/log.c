@@ -130,7 +130,7 @@ static void put_value(struct line *l, const struct log_kv *kv, bool json)
 }
 
 static void put_json(struct line *l, enum log_level level, const char *component,
-                     const char *message, const struct log_kv *kv)
+                     const char *message, const struct log_kv *kv, size_t count)
 {
     struct timespec now;
     char stamp[40];
@@ -145,7 +145,7 @@ static void put_json(struct line *l, enum log_level level, const char *component
     put_str(l, "\",\"message\":\"");
     put_escaped(l, message, true);
     put_str(l, "\"");
-    for (; kv->key; kv++) {
+    for (; count > 0; kv++, count--) {
         put_str(l, ",\"");
         put_escaped(l, kv->key, true);
         put_str(l, "\":");
@@ -155,7 +155,7 @@ static void put_json(struct line *l, enum log_level level, const char *component
 }
 
 static void put_text(struct line *l, enum log_level level, const char *component,
-                     const char *message, const struct log_kv *kv)
+                     const char *message, const struct log_kv *kv, size_t count)
 {
     if (settings.colour)
         put_str(l, level_colours[level]);
@@ -166,7 +166,7 @@ static void put_text(struct line *l, enum log_level level, const char *component
     put_str(l, component);
     put_str(l, ": ");
     put_escaped(l, message, false);
-    for (; kv->key; kv++) {
+    for (; count > 0; kv++, count--) {
         put_str(l, " ");
         put_str(l, kv->key);
         put_str(l, "=");
@@ -175,16 +175,16 @@ static void put_text(struct line *l, enum log_level level, const char *component
 }
 
 void log_event(enum log_level level, const char *component, const char *message,
-               const struct log_kv *kv)
+               const struct log_kv *kv, size_t count)
 {
     struct line l = {.len = 0};
     int saved = errno;
     size_t done = 0;
 
     if (settings.format == LOG_JSON)
-        put_json(&l, level, component, message, kv);
+        put_json(&l, level, component, message, kv, count);
     else
-        put_text(&l, level, component, message, kv);
+        put_text(&l, level, component, message, kv, count);
     l.text[l.len++] = '\n';
     while (done < l.len) {
         ssize_t n = write(settings.fd, l.text + done, l.len - done);

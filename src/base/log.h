@@ -9,6 +9,7 @@
 #include "base/error.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum log_level {
@@ -62,26 +63,23 @@ static inline struct log_kv kv_uint(const char *key, uint64_t value)
     return (struct log_kv){key, LOG_KV_UINT, {.u = value}};
 }
 
-/* The list ends with an entry whose key is NULL. Use the macros. */
+/* Use the macros: log_info("egress", "refused", kv_str("host", host), kv_uint("port", port)). */
 void log_event(enum log_level level, const char *component, const char *message,
-               const struct log_kv *kv);
+               const struct log_kv *kv, size_t count);
 
 #define log_at(level, component, message, ...)                                                     \
     do {                                                                                           \
-        if (log_enabled(level))                                                                    \
-            log_event(level, component, message,                                                   \
-                      (const struct log_kv[]){__VA_ARGS__ __VA_OPT__(, ){.key = NULL}});           \
+        if (log_enabled(level)) {                                                                  \
+            const struct log_kv log_kv_[] = {__VA_ARGS__};                                         \
+            log_event(level, component, message, log_kv_,                                          \
+                      sizeof(log_kv_) / sizeof(struct log_kv));                                    \
+        }                                                                                          \
     } while (0)
-#define log_error(component, message, ...)                                                         \
-    log_at(LOG_ERROR, component, message __VA_OPT__(, ) __VA_ARGS__)
-#define log_warn(component, message, ...)                                                          \
-    log_at(LOG_WARN, component, message __VA_OPT__(, ) __VA_ARGS__)
-#define log_info(component, message, ...)                                                          \
-    log_at(LOG_INFO, component, message __VA_OPT__(, ) __VA_ARGS__)
-#define log_debug(component, message, ...)                                                         \
-    log_at(LOG_DEBUG, component, message __VA_OPT__(, ) __VA_ARGS__)
-#define log_trace(component, message, ...)                                                         \
-    log_at(LOG_TRACE, component, message __VA_OPT__(, ) __VA_ARGS__)
+#define log_error(component, ...) log_at(LOG_ERROR, component, __VA_ARGS__)
+#define log_warn(component, ...)  log_at(LOG_WARN, component, __VA_ARGS__)
+#define log_info(component, ...)  log_at(LOG_INFO, component, __VA_ARGS__)
+#define log_debug(component, ...) log_at(LOG_DEBUG, component, __VA_ARGS__)
+#define log_trace(component, ...) log_at(LOG_TRACE, component, __VA_ARGS__)
 
 /*
  * For lines that a peer can cause: lets `burst` lines through per 60 s, counts the rest. Returns

@@ -70,7 +70,7 @@ static enum json_problem problem_of(const json_error_t *e)
 
 int json_read_object(struct slice text, json_t **out, enum json_problem *problem, struct error *err)
 {
-    enum json_problem dummy;
+    enum json_problem dummy = JSON_OK;
     json_error_t e;
     json_t *root;
 
