@@ -343,14 +343,17 @@ void tree_content_close(struct tree_content *c)
 int tree_capabilities(struct tree *t, bool drop, struct error *err)
 {
     char text[TREE_PATH_MAX + 1];
-    uint64_t count = 0;
+    uint64_t count = 0, others = 0;
 
     for (uint32_t d = 1; d < t->dentry_count; d++) {
         struct inode *n = inode_of(t, d);
         struct slice path;
 
         tree_tick(t);
-        if ((dentry_at(t, d)->flags & DENTRY_DEAD) || !(n->flags & INODE_CAPABILITY))
+        if (dentry_at(t, d)->flags & DENTRY_DEAD)
+            continue;
+        others += n->xattrs != 0 && !(n->flags & INODE_CAPABILITY);
+        if (!(n->flags & INODE_CAPABILITY))
             continue;
         if (!drop) {
             path = tree_path(t, d, text);
@@ -365,6 +368,9 @@ int tree_capabilities(struct tree *t, bool drop, struct error *err)
     }
     if (count)
         log_warn("image", "file capabilities dropped, as asked for", kv_uint("files", count));
+    if (others)
+        log_info("image", "extended attributes other than capabilities are left out",
+                 kv_uint("files", others));
     return 0;
 }
 
