@@ -1,8 +1,9 @@
 /*
  * What a static program cannot get from the C library: name lookup and dlopen() need shared
- * libraries at run time (NSS, modules), which an image may not have. Here they fail cleanly instead.
- * libevent and OpenSSL refer to these functions from objects that we link, but nothing of ours leads
- * there: addresses are numeric, names go through evdns, and no engine or provider is loaded.
+ * libraries at run time (NSS, modules), which an image may not have. Here they fail cleanly
+ * instead. libevent and OpenSSL refer to these functions from objects that we link, but nothing of
+ * ours leads there: addresses are numeric, names go through evdns, and no engine or provider is
+ * loaded.
  */
 #include <dlfcn.h>
 #include <netdb.h>
@@ -42,7 +43,12 @@ struct protoent *getprotobynumber(int proto)
     return NULL;
 }
 
-void *dlopen(const char *file, int mode)
+/*
+ * The C library's start-up code keeps a reference to dlopen() of its own, and the linker warns of
+ * any other: -Wl,--wrap leads OpenSSL's here.
+ */
+void *__wrap_dlopen(const char *file, int mode);
+void *__wrap_dlopen(const char *file, int mode)
 {
     (void)file;
     (void)mode;

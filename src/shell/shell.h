@@ -4,8 +4,10 @@
 
 #include "host/claim.h"
 #include "host/clock_server.h"
+#include "host/egress.h"
 #include "host/ingress.h"
 #include "host/log_reader.h"
+#include "host/nsm_server.h"
 #include "host/status_reader.h"
 #include "launch/carrier_dir.h"
 #include "launch/launcher.h"
@@ -44,7 +46,9 @@ struct shell {
     struct carrier *carrier;
     struct claim *claim;
     size_t started; /* services of the table that run */
+    struct host_egress *egress;
     struct clock_server *clock;
+    struct nsm_server *nsm;
     struct host_ingress *ingress;
     struct log_reader *log;
     struct status_reader *status;
@@ -54,6 +58,7 @@ struct shell {
     bool log_finished;
     bool enclave_gone;
     bool stopping; /* SIGINT or SIGTERM came */
+    int stop_signal;
     bool kill_now; /* it came twice, or the grace is over */
 };
 

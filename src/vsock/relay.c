@@ -371,6 +371,7 @@ int relay_seed(struct relay *r, struct slice from_a, struct error *err)
     r->ab.held = xmemdup(from_a.ptr, from_a.len);
     r->ab.held_len = from_a.len;
     r->ab.total = from_a.len;
+    event_active(r->a.event, 0, 0); /* no socket event will come for them */
     return 0;
 }
 
