@@ -7,8 +7,8 @@
 #include <sys/stat.h>
 
 #define NAMES_MAX    ((size_t)2 << 30)
-#define RELAX_EVERY  128
-#define RESIDENT_MAX ((size_t)24 << 20)
+#define RELAX_EVERY  32
+#define RESIDENT_MAX ((size_t)32 << 20)
 
 static int take_inode(struct tree *t, uint32_t *out, struct error *err)
 {

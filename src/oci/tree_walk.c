@@ -128,9 +128,11 @@ struct tree_walk *tree_walk_new(struct tree *t)
 
     w->t = t;
     w->next_ino = 1;
-    for (uint32_t i = 0; i < t->inode_count; i++)
+    for (uint32_t i = 0; i < t->inode_count; i++) {
+        tree_tick(t);
         if (inode_at(t, i)->ino)
             inode_at(t, i)->ino = 0;
+    }
     enter(w, 0);
     return w;
 }
@@ -377,12 +379,15 @@ int tree_capabilities(struct tree *t, bool drop, struct error *err)
 void tree_stats(struct tree *t, struct tree_stats *out)
 {
     *out = (struct tree_stats){0};
-    for (uint32_t d = 1; d < t->dentry_count; d++)
+    for (uint32_t d = 1; d < t->dentry_count; d++) {
+        tree_tick(t);
         if (!(dentry_at(t, d)->flags & DENTRY_DEAD))
             out->entries++;
+    }
     for (uint32_t i = 1; i < t->inode_count; i++) {
         const struct inode *n = inode_at(t, i);
 
+        tree_tick(t);
         if (n->nlink && S_ISREG(n->mode)) {
             out->files++;
             out->content += n->file.size;
