@@ -69,13 +69,13 @@ static int add_member(struct archive_index *a, struct tar *tar, struct error *er
         return error_set(err, ERR_LIMIT, "%s: more than %d members", a->blob.name,
                          ARCHIVE_MEMBERS_MAX);
     m.path = clean_path("", 0, name);
+    m.offset = tar_offset(tar);
     if (hard) {
         m.link = clean_path("", 0, hard);
     } else if (soft) {
         slash = strrchr(m.path, '/');
         m.link = clean_path(m.path, slash ? (size_t)(slash - m.path) : 0, soft);
     } else {
-        m.offset = tar_offset(tar);
         m.size = (uint64_t)archive_entry_size(tar->entry);
     }
     if (a->count == a->cap) {

@@ -86,7 +86,8 @@ static int get_keys(const json_t *object, const char *key, char ***out, struct e
         return error_set(err, ERR_INVALID, "%s: must be an object", key);
     if (json_object_size(v) > LAUNCH_LIST_MAX)
         return error_set(err, ERR_LIMIT, "%s: more than %d entries", key, LAUNCH_LIST_MAX);
-    json_object_foreach(v, name, ignored) strv_add(out, name);
+    json_object_foreach (v, name, ignored)
+        strv_add(out, name);
     return 0;
 }
 

@@ -21,8 +21,7 @@ static bool has_tag(const json_t *image, const char *tag)
     size_t i;
 
     full = strchr(slash ? slash : tag, ':') ? xstrdup(tag) : xasprintf("%s:latest", tag);
-    json_array_foreach(json_object_get(image, "RepoTags"), i, name)
-    {
+    json_array_foreach (json_object_get(image, "RepoTags"), i, name) {
         const char *text = json_string_value(name);
         size_t len = text ? strlen(text) : 0;
 
@@ -44,10 +43,11 @@ static int no_such_image(const json_t *images, const char *tag, struct error *er
     json_t *image, *name;
     size_t i, j;
 
-    json_array_foreach(images, i, image) json_array_foreach(
-        json_object_get(image, "RepoTags"), j,
-        name) if (json_is_string(name) && buf_printf(&names, "%s%.100s", names.len ? ", " : "",
-                                                     json_string_value(name)) < 0) break;
+    json_array_foreach (images, i, image)
+        json_array_foreach (json_object_get(image, "RepoTags"), j, name)
+            if (json_is_string(name) &&
+                buf_printf(&names, "%s%.100s", names.len ? ", " : "", json_string_value(name)) < 0)
+                break;
     if (tag)
         error_set(err, ERR_NOT_FOUND, "no image %.100s in it", tag);
     else
@@ -74,7 +74,9 @@ static const json_t *choose(const json_t *images, const char *tag, struct error 
         if (parse_u64(slice_str(tag + 1), IMAGES_MAX, &n) == 0 && n < json_array_size(images))
             return json_array_get(images, (size_t)n);
     } else if (tag) {
-        json_array_foreach(images, i, image) if (has_tag(image, tag)) return image;
+        json_array_foreach (images, i, image)
+            if (has_tag(image, tag))
+                return image;
     }
     no_such_image(images, tag, err);
     return NULL;
@@ -148,8 +150,7 @@ static int apply_layers(const struct archive_index *a, const json_t *image,
     if (count != out->config.diff_id_count)
         return error_set(err, ERR_INVALID, "manifest.json has %zu layers, the configuration %zu",
                          count, out->config.diff_id_count);
-    json_array_foreach(layers, i, o)
-    {
+    json_array_foreach (layers, i, o) {
         AUTO_BLOB struct blob b = BLOB_NONE;
         const char *path = json_string_value(o);
         struct digest want;

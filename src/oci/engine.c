@@ -218,6 +218,8 @@ static size_t find_sockets(struct engine *out)
         out[n++].socket = xstrdup(host + 7);
         return n;
     }
+    if (host && host[0])
+        log_warn("image", "DOCKER_HOST is not a unix:// socket and is ignored");
     out[n++].socket = xstrdup("/var/run/docker.sock");
     if (run && run[0] == '/')
         out[n++].socket = xasprintf("%s/podman/podman.sock", run);
@@ -298,8 +300,9 @@ static int load_from_engine(const char *where, const struct image_options *optio
             continue;
         if (ping(&engines[i], &why) < 0) {
             if (chosen) {
-                rc = -1;
-                *err = why;
+                rc = error_set(err, why.kind, "%s", why.msg);
+                error_hint(err, "is the engine running? DOCKER_HOST says unix://%s",
+                           engines[i].socket);
             } else {
                 log_warn("image", why.msg);
             }

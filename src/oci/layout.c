@@ -161,8 +161,7 @@ static void list_choices(const json_t *manifests, bool tags, struct buf *out)
     json_t *m;
     size_t i;
 
-    json_array_foreach(manifests, i, m)
-    {
+    json_array_foreach (manifests, i, m) {
         const char *os, *arch, *name = ref_name(m);
         const char *sep = out->len ? ", " : "";
 
@@ -220,8 +219,7 @@ static const json_t *choose(const json_t *index, const char *tag,
                   CHOICE_MAX);
         return NULL;
     }
-    json_array_foreach(manifests, i, m)
-    {
+    json_array_foreach (manifests, i, m) {
         bool told;
 
         if (!is_image(m) || (tag && !tag_matches(m, tag)))
@@ -333,8 +331,7 @@ static int apply_layers(const struct layout *l, const json_t *manifest,
     if (!json_is_array(layers) || json_array_size(layers) != out->config.diff_id_count)
         return error_set(err, ERR_INVALID, "the manifest has %zu layers, the configuration %zu",
                          json_array_size(layers), out->config.diff_id_count);
-    json_array_foreach(layers, i, o)
-    {
+    json_array_foreach (layers, i, o) {
         AUTO_BLOB struct blob b = BLOB_NONE;
         struct descriptor d;
 

@@ -390,8 +390,7 @@ static ssize_t find_entry(const json_t *manifests, const char *ref)
     json_t *o;
     size_t i;
 
-    json_array_foreach(manifests, i, o)
-    {
+    json_array_foreach (manifests, i, o) {
         const char *digest = oci_json_str(o, "digest");
 
         if (is_ours(o) && (same_name(name_of(o), ref) || (digest && strcmp(digest, ref) == 0)))
@@ -479,8 +478,7 @@ int store_list(struct store *s, struct stored_image **out, size_t *count, struct
     if (!index)
         return -1;
     list = xcalloc(json_array_size(manifests) + 1, sizeof(*list));
-    json_array_foreach(manifests, i, o)
-    {
+    json_array_foreach (manifests, i, o) {
         if (!is_ours(o))
             continue;
         if (read_image(s, o, &list[n], err) < 0) {
@@ -545,8 +543,9 @@ static int mark(struct store *s, const json_t *entry, json_t *set, struct error 
     if (!doc)
         return -1;
     keep(set, oci_json_str(json_object_get(doc, "config"), "digest"));
-    json_array_foreach(json_object_get(doc, "layers"), i, o) keep(set, oci_json_str(o, "digest"));
-    json_array_foreach(json_object_get(doc, "manifests"), i, o)
+    json_array_foreach (json_object_get(doc, "layers"), i, o)
+        keep(set, oci_json_str(o, "digest"));
+    json_array_foreach (json_object_get(doc, "manifests"), i, o)
         keep(set, oci_json_str(o, "digest"));
     json_decref(doc);
     return 0;
@@ -583,8 +582,9 @@ static int mark_all(struct store *s, json_t *set, struct error *err)
     size_t i;
     int rc = index ? 0 : -1;
 
-    json_array_foreach(json_object_get(index, "manifests"), i, o) if (rc == 0) rc =
-        mark(s, o, set, err);
+    json_array_foreach (json_object_get(index, "manifests"), i, o)
+        if (rc == 0)
+            rc = mark(s, o, set, err);
     json_decref(index);
     return rc;
 }

@@ -6,9 +6,14 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
-#define NAMES_MAX    ((size_t)2 << 30)
-#define RELAX_EVERY  128
-#define RESIDENT_MAX ((size_t)24 << 20)
+#define NAMES_MAX ((size_t)2 << 30)
+/*
+ * How much of the tables (and of shared libraries, which count alike) may be resident: a layer's
+ * zstd window needs up to 32 MiB beside it. Looked at every few steps, as each may touch dozens of
+ * pages and the kernel maps their neighbours too.
+ */
+#define RESIDENT_MAX ((size_t)20 << 20)
+#define RELAX_EVERY  32
 
 static int take_inode(struct tree *t, uint32_t *out, struct error *err)
 {

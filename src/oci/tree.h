@@ -179,7 +179,7 @@ void tree_content_close(struct tree_content *c);
 /*
  * Files with security.capability cannot keep it in a ramdisk (spec/eif.md 9.2). Without `drop` the
  * first one found is an error that names it and the way out; with `drop` the capabilities are
- * forgotten and one warning says how many.
+ * forgotten and one warning says how many. Other attributes are left out with a line in the log.
  */
 int tree_capabilities(struct tree *t, bool drop, struct error *err);
 

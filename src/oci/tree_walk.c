@@ -128,9 +128,11 @@ struct tree_walk *tree_walk_new(struct tree *t)
 
     w->t = t;
     w->next_ino = 1;
-    for (uint32_t i = 0; i < t->inode_count; i++)
+    for (uint32_t i = 0; i < t->inode_count; i++) {
+        tree_tick(t);
         if (inode_at(t, i)->ino)
             inode_at(t, i)->ino = 0;
+    }
     enter(w, 0);
     return w;
 }
@@ -343,14 +345,17 @@ void tree_content_close(struct tree_content *c)
 int tree_capabilities(struct tree *t, bool drop, struct error *err)
 {
     char text[TREE_PATH_MAX + 1];
-    uint64_t count = 0;
+    uint64_t count = 0, others = 0;
 
     for (uint32_t d = 1; d < t->dentry_count; d++) {
         struct inode *n = inode_of(t, d);
         struct slice path;
 
         tree_tick(t);
-        if ((dentry_at(t, d)->flags & DENTRY_DEAD) || !(n->flags & INODE_CAPABILITY))
+        if (dentry_at(t, d)->flags & DENTRY_DEAD)
+            continue;
+        others += n->xattrs != 0 && !(n->flags & INODE_CAPABILITY);
+        if (!(n->flags & INODE_CAPABILITY))
             continue;
         if (!drop) {
             path = tree_path(t, d, text);
@@ -365,18 +370,24 @@ int tree_capabilities(struct tree *t, bool drop, struct error *err)
     }
     if (count)
         log_warn("image", "file capabilities dropped, as asked for", kv_uint("files", count));
+    if (others)
+        log_info("image", "extended attributes other than capabilities are left out",
+                 kv_uint("files", others));
     return 0;
 }
 
 void tree_stats(struct tree *t, struct tree_stats *out)
 {
     *out = (struct tree_stats){0};
-    for (uint32_t d = 1; d < t->dentry_count; d++)
+    for (uint32_t d = 1; d < t->dentry_count; d++) {
+        tree_tick(t);
         if (!(dentry_at(t, d)->flags & DENTRY_DEAD))
             out->entries++;
+    }
     for (uint32_t i = 1; i < t->inode_count; i++) {
         const struct inode *n = inode_at(t, i);
 
+        tree_tick(t);
         if (n->nlink && S_ISREG(n->mode)) {
             out->files++;
             out->content += n->file.size;

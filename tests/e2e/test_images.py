@@ -559,12 +559,9 @@ def test_damaged_layers(layout):
         z = zstd(plain)
         cases["short-zst"] = (z[:-9], "ends early")
         cases["garbage-zst"] = (z + b"garbage!", "behind the end")
-        cases["window"] = (zstd(plain, "--ultra", "--long=31", "--no-check", "--zstd=wlog=30"), "")
+        cases["window"] = (b"\x28\xb5\x2f\xfd\x00\xa0" + z[6:], "window of more than 32 MiB")
     for tag, (blob, word) in cases.items():
         layout.add([(blob, plain)], tag=tag)
-        if tag == "window":
-            run_dump(f"{layout.ref}:{tag}")
-            continue
         assert word in refused(f"{layout.ref}:{tag}"), tag
 
 
@@ -676,9 +673,51 @@ def test_a_directory_as_an_ordinary_user(tmp_path):
     assert "whole image configuration" in refused(f"dir:{root}")
 
 
+def raw_header(name, mtime):
+    """A ustar header; tarfile takes too long for many."""
+    h = bytearray(512)
+    h[0:len(name)] = name
+    h[100:148] = b"0000644\0000000000\0000000000\0" + b"00000000000\0" + b"%011o\0" % mtime
+    h[148:157] = b" " * 8 + b"0"
+    h[257:265] = b"ustar\00000"
+    h[148:156] = b"%06o\0 " % sum(h)
+    return bytes(h)
+
+
 @pytest.mark.skipif(SANITIZED, reason="sanitizers use memory of their own")
 def test_memory_stays_small_with_many_files(layout):
-    many = tar_of([f(f"d{i % 100}/s{i % 7}/a-file-with-a-name-{i}", mtime=i) for i in range(200_000)], tarfile.GNU_FORMAT)
-    blob = gzip.compress(many, 1)
-    layout.add([(blob, many)])
+    many = b"".join(raw_header(b"d%d/s%d/a-file-with-a-name-%d" % (i % 100, i % 7, i), i) for i in range(200_000))
+    layout.add([(gzip.compress(many + bytes(1024), 1), many + bytes(1024))])
     assert len(dump(layout.ref)) == 200_000 + 100 + 700
+
+
+def docker_archive(path, members):
+    with tarfile.open(path, "w") as t:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(data, str):
+                info.type, info.linkname = SYM, data
+                t.addfile(info)
+            else:
+                info.size = len(data)
+                t.addfile(info, io.BytesIO(data))
+
+
+def test_old_docker_archives(tmp_path):
+    """As Docker wrote them before version 25: a layer that occurs twice is a link, members come in any order."""
+    one, two = tar_of([f("a", "1")]), tar_of([f("b", "2")])
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["x"]},
+                         "rootfs": {"type": "layers", "diff_ids": [sha(one), sha(two), sha(one)]}}).encode()
+    manifest = [{"Config": sha(config)[7:] + ".json", "RepoTags": ["app:1"],
+                 "Layers": ["aa/layer.tar", "bb/layer.tar", "cc/layer.tar"]}]
+    members = [("cc/layer.tar", "../aa/layer.tar"), ("aa/layer.tar", one), ("manifest.json", json.dumps(manifest).encode()),
+               ("bb/layer.tar", two), (sha(config)[7:] + ".json", config)]
+    path = tmp_path / "x.tar"
+    docker_archive(path, members)
+    assert sorted(dump(f"docker-archive:{path}")) == ["a", "b"]
+    docker_archive(path, [m for m in members if m[0] != "bb/layer.tar"])
+    assert "no file bb/layer.tar" in refused(f"docker-archive:{path}")
+    docker_archive(path, [(n, d + b" " if n.endswith(".json") and n[0] != "m" else d) for n, d in members])
+    assert "digest does not match" in refused(f"docker-archive:{path}")
+    docker_archive(path, [("aa/layer.tar", "../bb/layer.tar"), ("bb/layer.tar", "../aa/layer.tar"), *members[2:3], members[4]])
+    assert "no file aa/layer.tar" in refused(f"docker-archive:{path}")
