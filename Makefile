@@ -27,7 +27,7 @@ $(BUILD)/build.ninja: | deps-build
 ## make kernel      the enclave kernel, built once from Debian's source and cached
 kernel: deps-build
 	@tools/deps kernel
-	@kernel/build >/dev/null
+	@mkdir -p $(BUILD)/bin; k=$$(kernel/build) && { cmp -s "$$k" $(BUILD)/bin/bzImage || cp "$$k" $(BUILD)/bin/bzImage; }
 
 ## make demo        build everything, run a capsule end to end and verify its attestation
 demo: all kernel

@@ -50,6 +50,15 @@ static void wait_for(int fd, short events)
     poll(&p, 1, -1);
 }
 
+static int write_failed(int sys, const char *name, struct error *err)
+{
+    error_sys(err, sys, "writing %s", name);
+    if (sys == ENOSPC || sys == EDQUOT)
+        error_hint(err, "free some space there, or choose another place (the output path, or "
+                        "TMPDIR for working files)");
+    return -1;
+}
+
 int fd_write_all(int fd, const void *ptr, size_t len, const char *name, struct error *err)
 {
     const uint8_t *p = ptr;
@@ -63,13 +72,26 @@ int fd_write_all(int fd, const void *ptr, size_t len, const char *name, struct e
         } else if (errno == EAGAIN) {
             wait_for(fd, POLLOUT);
         } else if (errno != EINTR) {
-            int sys = errno;
+            return write_failed(errno, name, err);
+        }
+    }
+    return 0;
+}
 
-            error_sys(err, sys, "writing %s", name);
-            if (sys == ENOSPC || sys == EDQUOT)
-                error_hint(err, "free some space there, or choose another place (the output path, "
-                                "or TMPDIR for working files)");
-            return -1;
+int fd_pwrite_all(int fd, const void *ptr, size_t len, off_t offset, const char *name,
+                  struct error *err)
+{
+    const uint8_t *p = ptr;
+
+    while (len > 0) {
+        ssize_t n = pwrite(fd, p, len, offset);
+
+        if (n >= 0) {
+            p += n;
+            len -= (size_t)n;
+            offset += n;
+        } else if (errno != EINTR) {
+            return write_failed(errno, name, err);
         }
     }
     return 0;

@@ -22,6 +22,9 @@ void fd_close_from(int first, const int *keep, size_t count);
  * error names `name`, and says so when the disk is full.
  */
 int fd_write_all(int fd, const void *ptr, size_t len, const char *name, struct error *err);
+/* The same at an offset of a regular file, without moving the file position. */
+int fd_pwrite_all(int fd, const void *ptr, size_t len, off_t offset, const char *name,
+                  struct error *err);
 /* Reads exactly `len` bytes; an early end is ERR_INVALID "NAME: ends early". */
 int fd_read_full(int fd, void *ptr, size_t len, const char *name, struct error *err);
 /* The same at an offset, without moving the file position. */

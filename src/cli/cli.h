@@ -6,6 +6,7 @@
 #define CAPSULE_CLI_CLI_H
 
 #include "base/error.h"
+#include "base/log.h"
 
 #include <stdbool.h>
 
@@ -34,6 +35,8 @@ int cli_option_error(const struct subcommand *cmd, int result, char **argv, stru
 
 /* Number of -v flags before the subcommand. */
 extern int cli_verbosity;
+/* What --log-format said. */
+extern enum log_format cli_log_format;
 
 extern const struct subcommand *const cli_subcommands[]; /* NULL-terminated */
 

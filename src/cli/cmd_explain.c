@@ -49,6 +49,19 @@ static size_t width_of(const char *text)
     return n;
 }
 
+/* The manifest may be a stranger's: what a terminal would act on is shown as "?". */
+static void put_text(const char *text)
+{
+    const uint8_t *p = (const uint8_t *)text;
+
+    for (; *p; p++) {
+        bool c1 = *p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0;
+
+        putchar(c1 || *p < 0x20 || *p == 0x7f ? '?' : *p);
+        p += c1;
+    }
+}
+
 static void table_print(const struct table *t)
 {
     size_t width[COLUMNS_MAX] = {0};
@@ -66,7 +79,8 @@ static void table_print(const struct table *t)
             const char *text = t->cells[row + c];
             size_t pad = c + 1 < last ? width[c] - width_of(text) + 2 : 0;
 
-            printf("%s%*s", text, (int)pad, "");
+            put_text(text);
+            printf("%*s", (int)pad, "");
         }
         putchar('\n');
     }
@@ -140,7 +154,8 @@ static void print_ports(const struct manifest *m)
 
 static void print_run_line(const struct manifest *m)
 {
-    printf("\nRUN\n  capsule-cli run -f %s", strcmp(m->file, "<stdin>") == 0 ? "FILE" : m->file);
+    printf("\nRUN\n  capsule-cli run -f ");
+    put_text(strcmp(m->file, "<stdin>") == 0 ? "FILE" : m->file);
     for (size_t i = 0; i < m->ingress.count; i++)
         printf(" -p %u:%u", m->ingress.items[i].listen_port, m->ingress.items[i].listen_port);
     for (size_t i = 0; i < m->storage.mounts.count; i++)
@@ -296,7 +311,10 @@ static void print_rest(const struct manifest *m)
 
 static void explain(const struct manifest *m)
 {
-    printf("%s (%s)\n", m->name, m->file);
+    put_text(m->name);
+    printf(" (");
+    put_text(m->file);
+    printf(")\n");
     print_ports(m);
     print_egress(m);
     print_mounts(m);

@@ -2,13 +2,14 @@
 
 #include <stddef.h>
 
+extern const struct subcommand cmd_attest;
+extern const struct subcommand cmd_build;
+extern const struct subcommand cmd_eif;
 extern const struct subcommand cmd_explain;
+extern const struct subcommand cmd_run;
 extern const struct subcommand cmd_schema;
 extern const struct subcommand cmd_validate;
 
 const struct subcommand *const cli_subcommands[] = {
-    &cmd_validate,
-    &cmd_explain,
-    &cmd_schema,
-    NULL,
+    &cmd_build, &cmd_run, &cmd_attest, &cmd_eif, &cmd_validate, &cmd_explain, &cmd_schema, NULL,
 };

@@ -10,6 +10,7 @@
 #define PROGRAM "capsule-cli"
 
 int cli_verbosity;
+enum log_format cli_log_format = LOG_TEXT;
 
 static void print_usage(FILE *out)
 {
@@ -125,7 +126,6 @@ int main(int argc, char **argv)
         {"version", no_argument, NULL, 'V'},
         {0},
     };
-    enum log_format format = LOG_TEXT;
     struct error err = {0};
     int c;
 
@@ -136,7 +136,7 @@ int main(int argc, char **argv)
             cli_verbosity++;
             break;
         case 'l':
-            if (log_format_parse(optarg, &format, &err) < 0) {
+            if (log_format_parse(optarg, &cli_log_format, &err) < 0) {
                 error_print(PROGRAM, &err);
                 return 2;
             }
@@ -156,6 +156,6 @@ int main(int argc, char **argv)
         print_usage(stderr);
         return 2;
     }
-    log_setup(log_level_of_verbosity(cli_verbosity), format);
+    log_setup(log_level_of_verbosity(cli_verbosity), cli_log_format);
     return run_subcommand(argc - optind, argv + optind);
 }

@@ -159,6 +159,11 @@ void host_ingress_ready(struct host_ingress *in)
     in->ready = true;
 }
 
+size_t host_ingress_count(const struct host_ingress *in)
+{
+    return in->count;
+}
+
 uint16_t host_ingress_port(const struct host_ingress *in, size_t index)
 {
     return in->entries[index].bound_port;

@@ -21,6 +21,7 @@ int host_ingress_start(struct event_base *base, struct carrier *carrier, const s
                        size_t count, struct host_ingress **out, struct error *err);
 /* The enclave serves now: a refused dial is final from here on. */
 void host_ingress_ready(struct host_ingress *in);
+size_t host_ingress_count(const struct host_ingress *in);
 /* Port that entry `index` is bound to. */
 uint16_t host_ingress_port(const struct host_ingress *in, size_t index);
 struct listener_stats host_ingress_stats(const struct host_ingress *in, size_t index);

@@ -6,6 +6,8 @@
 #include "manifest/schema.h"
 #include "manifest/yaml.h"
 
+#define SHOWN_SIZE 256 /* see shown() */
+
 struct loader {
     struct manifest *m;
     struct manifest_problems *problems;
@@ -19,6 +21,24 @@ struct loader {
 
 /* decode.c: fills the struct from the tree, by the table. */
 void decode_manifest(struct loader *l, const struct yaml_tree *tree);
+
+/* decode_scalar.c */
+
+/* Reads a scalar into the member of a field of any type but MAP, LIST and STRINGS. */
+void decode_scalar(struct loader *l, const struct schema_field *f, const struct yaml_node *node,
+                   void *base);
+/*
+ * The text of a scalar, owned by the caller; NULL after it reported what is wrong. A required one
+ * must not be blank, unless `blank_ok`.
+ */
+char *decode_text(struct loader *l, const struct yaml_node *node, bool required, bool blank_ok);
+/* Whether the node's tag, if it has one, agrees with the declared type; reports when not. */
+bool check_tag(struct loader *l, const struct yaml_node *node, enum schema_type type);
+/* What was found instead, for messages: "a list", "nothing", or the text in quotes. */
+#define FOUND_SIZE (SHOWN_SIZE + 16)
+const char *describe(const struct yaml_node *node, char out[FOUND_SIZE]);
+/* "a mapping", "a list" or "". */
+const char *kind_word(const struct yaml_node *node);
 
 /* rules.c: what concerns more than one value; called once, after decode_manifest(). */
 void rules_check(struct loader *l);
@@ -43,12 +63,11 @@ void problems_sort(struct manifest_problems *p);
  * Text of the file for use in a message: control characters as \xNN, cut after 60 bytes. Returns
  * `out`.
  */
-#define SHOWN_SIZE 256
 const char *shown(struct slice text, char out[SHOWN_SIZE]);
 
 /*
- * The known word that a misspelt one most likely means; NULL when nothing is near. Case, "-" and
- * "_" do not count.
+ * The known word that a misspelt one most likely means: a few letters away, or begun or ended
+ * alike. NULL when there is none. Case, and "-" for "_", do not count.
  */
 const char *nearest_word(const char *word, const char *const *known, size_t count);
 

@@ -102,14 +102,6 @@ static char *dir_of(const char *path)
                : xstrdup(cwd);
 }
 
-static int open_error(struct error *err, int sys, const char *path)
-{
-    error_sys(err, sys, "failed to open %s", path);
-    if (sys == ENOENT)
-        error_hint(err, "name the manifest with -f FILE");
-    return -1;
-}
-
 static int read_source(int fd, const char *path, struct buf *bytes, struct error *err)
 {
     struct error why = {0};
@@ -120,7 +112,7 @@ static int read_source(int fd, const char *path, struct buf *bytes, struct error
         return error_set(err, ERR_LIMIT,
                          "invalid configuration in %s: larger than the limit of %d bytes", path,
                          MANIFEST_BYTES_MAX);
-    return open_error(err, why.sys, path);
+    return error_sys(err, why.sys, "failed to open %s", path);
 }
 
 int manifest_load_file(const char *path, unsigned flags, struct manifest **out,
@@ -141,7 +133,7 @@ int manifest_load_file(const char *path, unsigned flags, struct manifest **out,
     } else {
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
-            return open_error(err, errno, path);
+            return error_sys(err, errno, "failed to open %s", path);
         dir = dir_of(path);
         if (read_source(fd, path, &bytes, err) < 0)
             return -1;
@@ -247,20 +239,33 @@ int manifest_check_available(const struct manifest *m, struct error *err)
                            "there is such a key");
 }
 
-static int check_signing_file(const struct manifest *m, const char *path, const void *member,
-                              struct error *err)
+static int check_has_content(int fd, const char *path, struct error *err)
 {
-    const struct manifest_place *at = manifest_where(m, member);
-    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
 
-    if (fd < 0 || fstat(fd, &st) < 0)
-        error_sys(err, errno, "failed to open %s", path);
-    else if (!S_ISREG(st.st_mode))
-        error_set(err, ERR_INVALID, "%s is not a file", path);
-    else if (st.st_size == 0)
-        error_set(err, ERR_INVALID, "%s is empty", path);
-    else
+    if (fstat(fd, &st) < 0)
+        return error_sys(err, errno, "looking at %s", path);
+    if (!S_ISREG(st.st_mode))
+        return error_set(err, ERR_INVALID, "%s is not a file", path);
+    if (st.st_size == 0)
+        return error_set(err, ERR_INVALID, "%s is empty", path);
+    return 0;
+}
+
+static int check_readable_file(const char *path, struct error *err)
+{
+    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0)
+        return error_sys(err, errno, "failed to open %s", path);
+    return check_has_content(fd, path, err);
+}
+
+static int check_signing_file(const struct manifest *m, char *const *path, struct error *err)
+{
+    const struct manifest_place *at = manifest_where(m, path);
+
+    if (check_readable_file(*path, err) == 0)
         return 0;
     return at ? error_wrap(err, "%s:%u:%u: %s", m->file, at->line, at->column, at->path) : -1;
 }
@@ -271,9 +276,9 @@ int manifest_check_signature_files(const struct manifest *m, struct error *err)
 
     if (!s->present)
         return 0;
-    if (check_signing_file(m, s->certificate, &s->certificate, err) < 0)
+    if (check_signing_file(m, &s->certificate, err) < 0)
         return -1;
-    return check_signing_file(m, s->key, &s->key, err);
+    return check_signing_file(m, &s->key, err);
 }
 
 uint64_t manifest_memory_needed_mb(uint64_t eif_bytes)

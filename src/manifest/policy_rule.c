@@ -15,14 +15,14 @@ static struct slice sub(struct slice s, size_t from, size_t to)
 
 static size_t find_byte(struct slice s, uint8_t byte)
 {
-    const uint8_t *at = s.ptr && s.len ? memchr(s.ptr, byte, s.len) : NULL;
+    const uint8_t *at = s.len ? memchr(s.ptr, byte, s.len) : NULL;
 
     return at ? (size_t)(at - s.ptr) : s.len;
 }
 
 static size_t find_str(struct slice s, const char *needle)
 {
-    const uint8_t *at = s.ptr && s.len ? memmem(s.ptr, s.len, needle, strlen(needle)) : NULL;
+    const uint8_t *at = s.ptr ? memmem(s.ptr, s.len, needle, strlen(needle)) : NULL;
 
     return at ? (size_t)(at - s.ptr) : s.len;
 }

@@ -2,6 +2,7 @@
 #include "manifest/loader.h"
 
 #include <stdarg.h>
+#include <strings.h>
 
 #define PROBLEMS_MAX 100 /* a hostile file shall not fill the memory, nor a screen */
 
@@ -52,13 +53,27 @@ void problems_sort(struct manifest_problems *p)
     }
 }
 
+/* True for bytes that a terminal may act on: C0, DEL, and both bytes of a C1 control in UTF-8. */
+static bool is_control(const uint8_t *text, size_t len, size_t i)
+{
+    uint8_t c = text[i];
+
+    if (c == 0xc2)
+        return i + 1 < len && text[i + 1] < 0xa0;
+    if (c >= 0x80 && c < 0xa0)
+        return i > 0 && text[i - 1] == 0xc2;
+    return c < 0x20 || c == 0x7f;
+}
+
 static void print_visible(FILE *out, const char *text)
 {
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        if (*p < 0x20 || *p == 0x7f)
-            fprintf(out, "\\x%02x", *p);
+    size_t len = strlen(text);
+
+    for (size_t i = 0; i < len; i++) {
+        if (is_control((const uint8_t *)text, len, i))
+            fprintf(out, "\\x%02x", (uint8_t)text[i]);
         else
-            putc(*p, out);
+            putc(text[i], out);
     }
 }
 
@@ -149,27 +164,18 @@ void loader_warn_at(struct loader *l, const void *member, const char *fmt, ...)
 
 const char *shown(struct slice text, char out[SHOWN_SIZE])
 {
-    size_t used = 0, i = 0;
+    size_t used = 0, end = text.len < 60 ? text.len : 60;
 
-    while (i < text.len && i < 60) {
-        uint8_t c = text.ptr[i];
-
-        /* The second byte of a C1 control is as bad for a terminal as a C0 one. */
-        if (c < 0x20 || c == 0x7f || (c == 0xc2 && i + 1 < text.len && text.ptr[i + 1] < 0xa0))
-            used += (size_t)snprintf(out + used, 5, "\\x%02x", c);
+    while (end < text.len && end > 0 && (text.ptr[end] & 0xc0) == 0x80)
+        end--; /* not inside a character */
+    for (size_t i = 0; i < end; i++) {
+        if (is_control(text.ptr, text.len, i))
+            used += (size_t)snprintf(out + used, 5, "\\x%02x", text.ptr[i]);
         else
-            out[used++] = (char)c;
-        i++;
+            out[used++] = (char)text.ptr[i];
     }
-    if (i < text.len) {
-        while (i > 0 && (text.ptr[i] & 0xc0) == 0x80 && used > 0) { /* not inside a character */
-            i--;
-            used--;
-        }
-        memcpy(out + used, "...", 3);
-        used += 3;
-    }
-    out[used] = '\0';
+    memcpy(out + used, "...", 3);
+    out[used + (end < text.len ? 3 : 0)] = '\0';
     return out;
 }
 
@@ -215,6 +221,17 @@ static size_t distance(const char *a, const char *b)
     return row[la % 3][lb];
 }
 
+/* "memory" for memory_mb, "private_key" for key. */
+static bool is_part(const char *word, const char *known)
+{
+    size_t lw = strlen(word), lk = strlen(known), i = 0;
+
+    while (i < lw && i < lk && folded(word[i]) == folded(known[i]))
+        i++;
+    return (lw >= 3 && i == lw) || (lw > lk + 1 && folded(word[lw - lk - 1]) == '_' &&
+                                    strcasecmp(word + lw - lk, known) == 0);
+}
+
 const char *nearest_word(const char *word, const char *const *known, size_t count)
 {
     size_t len = strlen(word), best = len <= 3 ? 1 : len <= 8 ? 2 : 3;
@@ -230,5 +247,8 @@ const char *nearest_word(const char *word, const char *const *known, size_t coun
             found = known[i];
         }
     }
+    for (size_t i = 0; i < count && !found; i++)
+        if (is_part(word, known[i]))
+            found = known[i];
     return found;
 }

@@ -2,6 +2,7 @@
  * Rules that concern more than one value: spec/manifest.md sections 5 and 8.1. A value that was
  * refused before is NULL, "" or 0 here, and is passed over, so that one mistake is told once.
  */
+#include "base/text.h"
 #include "manifest/loader.h"
 
 #include <strings.h>
@@ -9,6 +10,12 @@
 static bool written(const struct loader *l, const void *member)
 {
     return manifest_where(l->m, member) != NULL;
+}
+
+/* True for a list that was refused as such, so that nothing follows from its being empty. */
+static bool refused(const struct loader *l, const void *member, const void *items)
+{
+    return written(l, member) && !items;
 }
 
 /* ---- storage (5.1, 5.6, 8.1 number 2) ---- */
@@ -20,31 +27,49 @@ static bool path_within(const char *inner, const char *outer)
     return strncmp(inner, outer, len) == 0 && inner[len] == '/';
 }
 
-static void check_mount_pair(struct loader *l, const struct manifest_mount *mounts, size_t first,
-                             size_t second)
+/* The first earlier mount with the same name. */
+static void check_mount_name(struct loader *l, const struct manifest_mount *mounts, size_t index)
 {
-    const struct manifest_mount *a = &mounts[first], *b = &mounts[second];
+    const struct manifest_mount *b = &mounts[index];
+    char text[SHOWN_SIZE];
+
+    for (size_t i = 0; i < index && b->name; i++) {
+        const struct manifest_mount *a = &mounts[i];
+
+        if (!a->name || strcasecmp(a->name, b->name) != 0)
+            continue;
+        loader_error_at(l, &b->name, "\"%s\" is the name of storage.mounts[%zu] already%s",
+                        shown(slice_str(b->name), text), i,
+                        strcmp(a->name, b->name) == 0 ? "" : "; case does not count");
+        return;
+    }
+}
+
+/* The first earlier mount that this one would hide, or be hidden by. */
+static void check_mount_path(struct loader *l, const struct manifest_mount *mounts, size_t index)
+{
+    const struct manifest_mount *b = &mounts[index];
     char text[SHOWN_SIZE], other[SHOWN_SIZE];
 
-    if (a->name && b->name && strcasecmp(a->name, b->name) == 0)
-        loader_error_at(l, &b->name, "\"%s\" is the name of storage.mounts[%zu] already%s",
-                        shown(slice_str(b->name), text), first,
-                        strcmp(a->name, b->name) == 0 ? "" : "; case does not count");
-    if (!a->mount_path || !b->mount_path || !a->mount_path[0])
+    for (size_t i = 0; i < index && b->mount_path && b->mount_path[0]; i++) {
+        const char *path = mounts[i].mount_path;
+
+        if (!path || !path[0])
+            continue;
+        shown(slice_str(b->mount_path), text);
+        shown(slice_str(path), other);
+        if (strcmp(path, b->mount_path) == 0)
+            loader_error_at(l, &b->mount_path, "%s is the path of storage.mounts[%zu] already",
+                            text, i);
+        else if (path_within(b->mount_path, path) || path_within(path, b->mount_path))
+            loader_error_at(
+                l, &b->mount_path,
+                "%s lies %s %s of storage.mounts[%zu], and one mount would hide the other", text,
+                path_within(path, b->mount_path) ? "above" : "inside", other, i);
+        else
+            continue;
         return;
-    shown(slice_str(b->mount_path), text);
-    shown(slice_str(a->mount_path), other);
-    if (strcmp(a->mount_path, b->mount_path) == 0)
-        loader_error_at(l, &b->mount_path, "%s is the path of storage.mounts[%zu] already", text,
-                        first);
-    else if (path_within(b->mount_path, a->mount_path))
-        loader_error_at(l, &b->mount_path,
-                        "%s lies inside %s of storage.mounts[%zu]; one mount would hide the other",
-                        text, other, first);
-    else if (path_within(a->mount_path, b->mount_path))
-        loader_error_at(l, &b->mount_path,
-                        "%s contains %s of storage.mounts[%zu]; one mount would hide the other",
-                        text, other, first);
+    }
 }
 
 static void check_storage(struct loader *l)
@@ -53,12 +78,13 @@ static void check_storage(struct loader *l)
     const struct manifest_mount_list *mounts = &m->storage.mounts;
     const struct manifest_s3 *s3 = &m->storage.s3;
 
-    for (size_t i = 1; i < mounts->count; i++)
-        for (size_t j = 0; j < i; j++)
-            check_mount_pair(l, mounts->items, j, i);
+    for (size_t i = 1; i < mounts->count; i++) {
+        check_mount_name(l, mounts->items, i);
+        check_mount_path(l, mounts->items, i);
+    }
     if (!s3->enabled)
         return;
-    if (!manifest_egress_enabled(m))
+    if (!manifest_egress_enabled(m) && !refused(l, &m->egress.allow, m->egress.allow.items))
         loader_error_at(l, &s3->enabled,
                         "S3 needs a way out; list its hosts in egress.allow, for example "
                         "\"**.amazonaws.com\"");
@@ -71,11 +97,11 @@ static void check_storage(struct loader *l)
 
 static void check_registry(struct loader *l, const char *registry)
 {
-    const char *hex = registry + 2;
+    uint8_t address[20];
     char text[SHOWN_SIZE];
 
-    if (strlen(registry) != 42 || registry[0] != '0' || (registry[1] | 0x20) != 'x' ||
-        strspn(hex, "0123456789abcdefABCDEF") != 40)
+    if (registry[0] != '0' || (registry[1] != 'x' && registry[1] != 'X') ||
+        hex_decode(slice_str(registry + 2), address, sizeof(address)) < 0)
         loader_error_at(l, &l->m->kms_integration.nova_app_registry,
                         "\"%s\" is no contract address: 0x and 40 hex digits",
                         shown(slice_str(registry), text));
@@ -175,7 +201,7 @@ static void check_helios(struct loader *l)
 
     if (!helios->enabled)
         return;
-    if (helios->chains.count == 0)
+    if (helios->chains.count == 0 && !refused(l, &helios->chains, chains))
         loader_error_at(l, written(l, &helios->chains) ? (void *)&helios->chains : (void *)helios,
                         "enabled, but there is no entry in chains");
     for (size_t i = 0; i < helios->chains.count; i++) {
@@ -215,17 +241,19 @@ static void add_listener(struct listeners *ls, uint16_t port, const void *member
     ls->count++;
 }
 
-/* In the order of a reader's importance: of two that collide, the later one is at fault. */
 static struct listeners collect_listeners(const struct manifest *m)
 {
     const struct manifest_chain_list *chains = &m->helios_rpc.chains;
     struct listeners ls = {xcalloc(3 + chains->count, sizeof(*ls.items)), 0};
+    bool own_aux = m->aux_api.listen_port != 0;
     char what[64];
 
     if (m->api.present)
-        add_listener(&ls, m->api.listen_port, &m->api.listen_port, "the Capsule API");
-    add_listener(&ls, manifest_aux_port(m), &m->aux_api.listen_port,
-                 "the auxiliary API (aux_api.listen_port)");
+        add_listener(&ls, m->api.listen_port, &m->api.listen_port,
+                     "the Capsule API (api.listen_port)");
+    add_listener(&ls, manifest_aux_port(m), own_aux ? &m->aux_api.listen_port : &m->api.listen_port,
+                 own_aux ? "the auxiliary API (aux_api.listen_port)"
+                         : "the auxiliary API (api.listen_port + 1)");
     if (manifest_egress_enabled(m))
         add_listener(&ls, m->egress.proxy_port, &m->egress.proxy_port,
                      "the egress proxy (egress.proxy_port)");
@@ -249,12 +277,10 @@ static void check_collisions(struct loader *l, const struct listeners *ls)
         }
         while (a->port != b->port)
             a++;
-        /* A default is not in the file: then the written one of the two is told. */
-        if (written(l, b->member))
-            loader_error_at(l, b->member, "%u is the port of %s already", b->port, a->what);
-        else
-            loader_error_at(l, a->member, "%u is the port of %s, too; change one of them", b->port,
-                            b->what);
+        /* A default is not in the file: then it is told at the written one of the two. */
+        loader_error_at(l, written(l, b->member) ? b->member : a->member,
+                        "%s and %s both take port %u; change one of them", a->what, b->what,
+                        b->port);
     }
 }
 
@@ -332,7 +358,8 @@ static void check_egress(struct loader *l)
 {
     struct manifest_egress *egress = &l->m->egress;
 
-    if (egress->deny.count > 0 && egress->allow.count == 0)
+    if (egress->deny.count > 0 && egress->allow.count == 0 &&
+        !refused(l, &egress->allow, egress->allow.items))
         loader_warn_at(l, &egress->deny,
                        "has no effect: without an entry in allow, egress is off altogether");
     l->m->policy.allow_private = egress->allow_private;

@@ -103,15 +103,20 @@ static bool is_path_part(struct slice s)
 
 static bool is_registry(struct slice s)
 {
-    const uint8_t *colon = memrchr(s.ptr, ':', s.len);
     size_t host = s.len;
 
-    if (colon && colon > s.ptr && s.ptr[s.len - 1] != ']') {
-        struct slice port = slice_of(colon + 1, (size_t)(s.ptr + s.len - colon - 1));
+    while (host > 0 && s.ptr[host - 1] != ':' && s.ptr[host - 1] != ']')
+        host--;
+    if (host > 0 && s.ptr[host - 1] == ':') {
+        struct slice port = slice_of(s.ptr + host, s.len - host);
 
         if (port.len == 0 || port.len > 5 || !all_in(port, DIGITS))
             return false;
-        host = (size_t)(colon - s.ptr);
+        host--;
+    } else if (host < s.len && host > 0) {
+        return false; /* something behind the bracket */
+    } else {
+        host = s.len;
     }
     if (host > 2 && s.ptr[0] == '[' && s.ptr[host - 1] == ']')
         return all_in(slice_of(s.ptr + 1, host - 2), DIGITS "abcdefABCDEF:.");

@@ -82,7 +82,7 @@ static struct yaml_node *node_new(struct builder *b, enum yaml_type type,
     }
     if (t->count == t->cap) {
         t->cap = t->cap ? t->cap * 2 : 64;
-        t->nodes = xreallocarray(t->nodes, t->cap, sizeof(*t->nodes));
+        t->nodes = xreallocarray(t->nodes, t->cap, sizeof(struct yaml_node *));
     }
     node = xcalloc(1, sizeof(*node));
     node->type = type;
@@ -107,6 +107,15 @@ static void set_text(struct yaml_node *node, struct fy_token *token)
 
     node->text = text ? slice_dup_str(slice_of(text, len)) : xstrdup("");
     node->len = text ? len : 0;
+}
+
+static void set_style(struct yaml_node *node, struct fy_token *token)
+{
+    enum fy_scalar_style style = token ? fy_token_scalar_style(token) : FYSS_PLAIN;
+
+    node->plain = style == FYSS_PLAIN;
+    if ((style == FYSS_SINGLE_QUOTED || style == FYSS_DOUBLE_QUOTED) && node->column > 1)
+        node->column--; /* the mark is behind the quote */
 }
 
 /* Hangs the node under the innermost open container. Its last child is found through `last`. */
@@ -172,8 +181,8 @@ static int on_event(struct builder *b, struct yaml_node **last, struct fy_event 
         node = node_new(b, YAML_SCALAR, e->scalar.value ? mark : NULL, e->scalar.tag);
         if (!node)
             return -1;
-        node->plain = !e->scalar.value || fy_token_scalar_style(e->scalar.value) == FYSS_PLAIN;
         set_text(node, e->scalar.value);
+        set_style(node, e->scalar.value);
         attach(b, last, node);
         return add_anchor(b, e->scalar.anchor, node, mark);
     case FYET_ALIAS:
@@ -252,6 +261,11 @@ static const char *advice(const char *msg)
         {"invalid indentation", "keys of one block start in the same column"},
         {"invalid mapping in plain multiline", "keys of one block start in the same column"},
         {"invalid escape", "write \\\\ for a backslash, or use single quotes"},
+        {"quoted scalar", "check that every quote is closed"},
+        {"end of block sequence", "further keys of an entry start below its first one"},
+        {"missing document start", "a manifest is made of lines like \"key: value\""},
+        {"wrongly indented flow", "close each { and ["},
+        {"without a closing", "close each { and ["},
         {"missing comma", "separate entries by commas, and close each { and ["},
         {"could not find expected ':'", "a key is followed by \": \""},
     };

@@ -24,6 +24,12 @@ struct side {
     bool writable;
     bool shut; /* its peer has been told that no more comes */
     struct event *event;
+    /*
+     * Watched only while somebody waits for room: a UNIX socket would otherwise wake us for every
+     * message that its peer reads.
+     */
+    struct event *room;
+    bool watching_room;
 };
 
 /* One direction. Bytes wait in `held` or in the pipe, never in both. */
@@ -166,7 +172,9 @@ static ssize_t move_by_copy(struct flow *f)
     }
     if (sent < n)
         hold(f, shared + sent, (size_t)(n - sent));
-    f->full = n == (ssize_t)sizeof(shared) ? f->full + 1 : 0;
+    f->full = n == (ssize_t)sizeof(shared)
+                  ? (uint8_t)(f->full < BULK_AFTER ? f->full + 1 : BULK_AFTER)
+                  : 0;
     if (f->full >= BULK_AFTER && !f->no_splice)
         enter_bulk(f);
     return n;
@@ -226,9 +234,8 @@ static enum pump pump(struct flow *f)
 
 static void side_drop(struct side *s, bool reset)
 {
-    if (s->event)
-        event_free(s->event);
-    s->event = NULL;
+    event_free(s->event);
+    event_free(s->room);
     if (reset)
         socket_abort(&s->fd);
     else
@@ -281,6 +288,17 @@ static void watch_idle(struct relay *r)
     event_add(r->idle, &tv);
 }
 
+static void watch_room(struct side *s, const struct flow *f)
+{
+    if (!s->writable && !s->watching_room)
+        event_add(s->room, NULL);
+    else if (s->watching_room && !f->held_len && f->pipe[0] < 0)
+        event_del(s->room);
+    else
+        return;
+    s->watching_room = !s->watching_room;
+}
+
 static void run(struct relay *r)
 {
     uint64_t before = r->ab.total + r->ba.total;
@@ -294,6 +312,8 @@ static void run(struct relay *r)
         end(r, false);
         return;
     }
+    watch_room(&r->b, &r->ab);
+    watch_room(&r->a, &r->ba);
     if (ab == PUMP_AGAIN || ba == PUMP_AGAIN)
         event_active(r->a.event, 0, 0);
     if ((r->a.shut || r->b.shut) && (!r->idle || r->ab.total + r->ba.total != before)) {
@@ -303,33 +323,25 @@ static void run(struct relay *r)
     }
 }
 
-static void on_a(evutil_socket_t fd, short what, void *arg)
+static void on_ready(evutil_socket_t fd, short what, void *arg)
 {
     struct relay *r = arg;
+    struct side *s = (int)fd == r->a.fd ? &r->a : &r->b;
 
-    (void)fd;
-    r->a.readable |= (what & EV_READ) != 0;
-    r->a.writable |= (what & EV_WRITE) != 0;
+    s->readable |= (what & EV_READ) != 0;
+    s->writable |= (what & EV_WRITE) != 0;
     run(r);
 }
 
-static void on_b(evutil_socket_t fd, short what, void *arg)
-{
-    struct relay *r = arg;
-
-    (void)fd;
-    r->b.readable |= (what & EV_READ) != 0;
-    r->b.writable |= (what & EV_WRITE) != 0;
-    run(r);
-}
-
-static void side_init(struct relay *r, struct side *s, int fd, event_callback_fn callback)
+static void side_init(struct relay *r, struct side *s, int fd)
 {
     socket_tune_tcp(fd);
     *s = (struct side){.fd = fd, .writable = true};
-    /* Edge-triggered for both: one registration for the life of the pair, no epoll_ctl() after. */
-    s->event = event_new(r->base, fd, EV_READ | EV_WRITE | EV_PERSIST | EV_ET, callback, r);
-    if (!s->event || event_add(s->event, NULL) < 0)
+    /* Edge-triggered: one registration for the life of the pair, no epoll_ctl() for each message.
+     */
+    s->event = event_new(r->base, fd, EV_READ | EV_PERSIST | EV_ET, on_ready, r);
+    s->room = event_new(r->base, fd, EV_WRITE | EV_PERSIST | EV_ET, on_ready, r);
+    if (!s->event || !s->room || event_add(s->event, NULL) < 0)
         abort(); /* out of memory */
 }
 
@@ -342,8 +354,8 @@ struct relay *relay_new(struct event_base *base, int a, int b,
     r->ended = ended;
     r->arg = arg;
     r->idle_limit_ms = RELAY_HALF_CLOSED_MS;
-    side_init(r, &r->a, a, on_a);
-    side_init(r, &r->b, b, on_b);
+    side_init(r, &r->a, a);
+    side_init(r, &r->b, b);
     r->ab = (struct flow){.from = &r->a, .to = &r->b, .pipe = {-1, -1}};
     r->ba = (struct flow){.from = &r->b, .to = &r->a, .pipe = {-1, -1}};
     return r;
@@ -359,6 +371,7 @@ int relay_seed(struct relay *r, struct slice from_a, struct error *err)
     r->ab.held = xmemdup(from_a.ptr, from_a.len);
     r->ab.held_len = from_a.len;
     r->ab.total = from_a.len;
+    event_active(r->a.event, 0, 0); /* no socket event will come for them */
     return 0;
 }
 

@@ -1,0 +1,347 @@
+#include "cli/assemble.h"
+#include "cli/cli.h"
+#include "cli/manifest_input.h"
+#include "cli/parts.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "config.h"
+#include "oci/amend.h"
+#include "oci/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+extern const struct subcommand cmd_build;
+
+struct build_args {
+    const char *file;
+    const char *eif;      /* NULL: into the local store */
+    const char *eif_only; /* as eif, with the reference's form of output */
+    const char *kernel;
+    const char *cmdline;
+    bool strict;
+    bool drop_capabilities;
+};
+
+/* What a build has at hand; released as a whole. */
+struct build {
+    struct build_args args;
+    struct manifest *manifest;
+    struct image image;
+    struct launch launch;
+    struct eif_signer *signer;
+    char *runtime, *init, *kernel;
+    int64_t epoch;
+    struct eif_measurements pcrs;
+    struct stored_image stored;
+};
+
+static void build_free(struct build *b)
+{
+    eif_signer_free(b->signer);
+    launch_free(&b->launch);
+    image_free(&b->image);
+    manifest_free(b->manifest);
+    free(b->runtime);
+    free(b->init);
+    free(b->kernel);
+}
+
+/* ---- the steps ---- */
+
+static void say_what_is_off(const struct manifest *m)
+{
+    if (m->ingress.count == 0)
+        log_info("build", "no ingress: nothing can connect to the app from outside");
+    if (!manifest_egress_enabled(m))
+        log_info("build", "no egress: the app cannot connect to anything outside");
+    if (m->sources.capsule_runtime)
+        log_warn("build",
+                 "sources.capsule-runtime has no effect: capsule-cli brings its own runtime",
+                 kv_str("image", m->sources.capsule_runtime));
+    if (m->sources.capsule_shell)
+        log_warn("build",
+                 "sources.capsule-shell has no effect: this version makes no release image",
+                 kv_str("image", m->sources.capsule_shell));
+}
+
+/* Everything that can fail without touching the image, so that it fails before the long work. */
+static int prepare(struct build *b, struct error *err)
+{
+    const struct manifest *m;
+
+    if (cli_load_manifest(b->args.file, b->args.strict, &b->manifest, err) < 0)
+        return -1;
+    m = b->manifest;
+    if (manifest_check_available(m, err) < 0 || manifest_check_signature_files(m, err) < 0)
+        return -1;
+    if (m->signature.present) {
+        b->signer = eif_signer_load(m->signature.key, m->signature.certificate, err);
+        if (!b->signer)
+            return -1;
+    }
+    b->runtime = parts_find(PART_RUNTIME, err);
+    if (!b->runtime)
+        return -1;
+    b->init = parts_find(PART_INIT, err);
+    if (!b->init)
+        return -1;
+    b->kernel = b->args.kernel ? xstrdup(b->args.kernel) : parts_find(PART_KERNEL, err);
+    if (!b->kernel)
+        return -1;
+    say_what_is_off(m);
+    return 0;
+}
+
+static int load_image(struct build *b, struct error *err)
+{
+    struct image_options options;
+
+    if (image_options_default(&options, err) < 0)
+        return -1;
+    b->epoch = options.dir_mtime;
+    log_debug("build", "reading the app image", kv_str("source", b->manifest->sources.app));
+    if (image_load(b->manifest->sources.app, &options, &b->image, err) < 0)
+        return error_wrap(err, "sources.app");
+    return 0;
+}
+
+static int amend(struct build *b, struct error *err)
+{
+    const struct manifest *m = b->manifest;
+    AUTO_FD int runtime = open(b->runtime, O_RDONLY | O_CLOEXEC);
+    struct amend_options options = {
+        .runtime_fd = runtime, .manifest = buf_slice(&m->source), .mtime = b->epoch};
+
+    if (runtime < 0)
+        return error_sys(err, errno, "opening %s", b->runtime);
+    if (amend_launch(&b->image, m->runtime.user == MANIFEST_USER_ROOT, &b->launch, err) < 0 ||
+        tree_capabilities(b->image.tree, b->args.drop_capabilities, err) < 0)
+        return -1;
+    options.cwd = b->launch.cwd;
+    return amend_tree(b->image.tree, &options, err);
+}
+
+/* ---- writing ---- */
+
+static void show_progress(void *arg, uint64_t done, uint64_t total)
+{
+    int64_t *last = arg, now = clock_mono_ms();
+
+    if (now - *last < 100 && done != total)
+        return;
+    *last = now;
+    fprintf(stderr, "\rwriting the EIF: %" PRIu64 " of %" PRIu64 " MiB", done >> 20, total >> 20);
+    if (done == total)
+        fputc('\n', stderr);
+}
+
+static int write_eif(struct build *b, int fd, const char *name, struct error *err)
+{
+    const struct manifest *m = b->manifest;
+    char id[DIGEST_TEXT_MAX] = "";
+    int64_t last = 0;
+    struct assemble_input in = {
+        .kernel_path = b->kernel,
+        .init_path = b->init,
+        .cmdline = b->args.cmdline,
+        .tree = b->image.tree,
+        .launch = &b->launch,
+        .image_name = m->target,
+        .image_version = id,
+        .tool_version = CAPSULE_VERSION,
+        .source_date_epoch = b->epoch,
+        .planned_memory_mb = m->defaults.memory_mb > 0 ? (uint64_t)m->defaults.memory_mb : 0,
+        .signer = b->signer,
+        .progress = isatty(STDERR_FILENO) ? show_progress : NULL,
+        .progress_arg = &last,
+    };
+    struct stat st;
+
+    if (b->image.has_id)
+        digest_text(&b->image.id, id);
+    if (assemble_eif(&in, fd, name, &b->pcrs, err) < 0)
+        return error_wrap(err, "building %s", name);
+    if (fstat(fd, &st) == 0 && in.planned_memory_mb &&
+        manifest_memory_needed_mb((uint64_t)st.st_size) > in.planned_memory_mb)
+        log_warn("build",
+                 "defaults.memory_mb is too small for this EIF: nitro-cli asks for four "
+                 "times its size",
+                 kv_uint("memory_mb", in.planned_memory_mb),
+                 kv_uint("needed_mb", manifest_memory_needed_mb((uint64_t)st.st_size)));
+    return 0;
+}
+
+static int write_to_file(struct build *b, const char *path, struct error *err)
+{
+    CLEANUP(atomic_file_drop) struct atomic_file f = ATOMIC_FILE_NONE;
+
+    if (atomic_file_open(&f, path, 0644, err) < 0 || write_eif(b, f.fd, path, err) < 0)
+        return -1;
+    return atomic_file_commit(&f, err);
+}
+
+static int write_to_store(struct build *b, struct error *err)
+{
+    AUTO_STORE struct store *store = store_open(NULL, err);
+    AUTO_STORE_WRITER struct store_writer w = STORE_WRITER_NONE;
+    struct stored_blob eif, manifest;
+
+    if (!store || store_write(store, &w, err) < 0 ||
+        write_eif(b, w.fd, b->manifest->target, err) < 0 ||
+        store_commit(store, &w, &eif, err) < 0 ||
+        store_put(store, buf_slice(&b->manifest->source), &manifest, err) < 0 ||
+        store_add(store, b->manifest->target, &eif, &manifest, &b->stored, err) < 0 ||
+        store_collect(store, NULL, err) < 0)
+        return -1;
+    return 0;
+}
+
+/* ---- the result ---- */
+
+static void add_pcr(json_t *to, const char *name, const uint8_t pcr[EIF_PCR_LEN])
+{
+    char hex[2 * EIF_PCR_LEN + 1];
+
+    hex_encode(slice_of(pcr, EIF_PCR_LEN), hex);
+    json_object_set_new(to, name, json_string(hex));
+}
+
+static json_t *result(const struct build *b)
+{
+    json_t *top = json_object(), *app = json_object(), *pcrs = json_object();
+    json_t *sources = json_object(), *image;
+    char id[DIGEST_TEXT_MAX];
+
+    if (b->image.has_id)
+        json_object_set_new(app, "ID", json_string(digest_text(&b->image.id, id)));
+    json_object_set_new(sources, "App", app);
+    add_pcr(pcrs, "PCR0", b->pcrs.pcr0);
+    add_pcr(pcrs, "PCR1", b->pcrs.pcr1);
+    add_pcr(pcrs, "PCR2", b->pcrs.pcr2);
+    if (b->pcrs.has_signature)
+        add_pcr(pcrs, "PCR8", b->pcrs.pcr8);
+    if (!b->args.eif_only)
+        json_object_set_new(top, "Sources", sources);
+    else
+        json_decref(sources);
+    json_object_set_new(top, "Measurements", pcrs);
+    if (!b->args.eif && !b->args.eif_only) {
+        image = json_object();
+        json_object_set_new(image, "ID", json_string(digest_text(&b->stored.self.digest, id)));
+        json_object_set_new(image, "Name", json_string(b->manifest->target));
+        json_object_set_new(top, "Image", image);
+    }
+    return top;
+}
+
+static void print_result(const struct build *b)
+{
+    json_t *json = result(b);
+    char *text = json_dumps(json, JSON_INDENT(2));
+
+    if (b->args.eif_only)
+        printf("Built EIF: %s\nEIF Info:\n", b->args.eif_only);
+    puts(text);
+    free(text);
+    json_decref(json);
+}
+
+/* ---- the command ---- */
+
+static int parse_args(int argc, char **argv, struct build_args *a, struct error *err)
+{
+    static const struct option options[] = {
+        {"file", required_argument, NULL, 'f'},
+        {"eif", required_argument, NULL, 'e'},
+        {"eif-only", required_argument, NULL, 'o'},
+        {"kernel", required_argument, NULL, 'k'},
+        {"cmdline", required_argument, NULL, 'c'},
+        {"strict", no_argument, NULL, 's'},
+        {"drop-capabilities", no_argument, NULL, 'd'},
+        {"pull", no_argument, NULL, 'p'},
+        {0},
+    };
+    int c;
+
+    while ((c = getopt_long(argc, argv, ":f:", options, NULL)) != -1) {
+        switch (c) {
+        case 'f':
+            a->file = optarg;
+            break;
+        case 'e':
+            a->eif = optarg;
+            break;
+        case 'o':
+            a->eif_only = optarg;
+            break;
+        case 'k':
+            a->kernel = optarg;
+            break;
+        case 'c':
+            a->cmdline = optarg;
+            break;
+        case 's':
+            a->strict = true;
+            break;
+        case 'd':
+            a->drop_capabilities = true;
+            break;
+        case 'p':
+            error_set(err, ERR_UNSUPPORTED, "--pull: registries are not available in this version");
+            return error_hint(err, "pull the image with an engine first, or name an archive or "
+                                   "layout in sources.app");
+        default:
+            return cli_option_error(&cmd_build, c, argv, err);
+        }
+    }
+    if (optind != argc)
+        return cli_usage_error(&cmd_build, argv, err, "%s: surplus argument", argv[optind]);
+    if (a->eif && a->eif_only)
+        return cli_usage_error(&cmd_build, argv, err, "--eif and --eif-only exclude each other");
+    return 0;
+}
+
+static int run(int argc, char **argv, struct error *err)
+{
+    CLEANUP(build_free) struct build b = {.args.file = MANIFEST_DEFAULT_FILE};
+    const char *path;
+
+    if (parse_args(argc, argv, &b.args, err) < 0)
+        return -1;
+    path = b.args.eif ? b.args.eif : b.args.eif_only;
+    if (prepare(&b, err) < 0 || load_image(&b, err) < 0 || amend(&b, err) < 0 ||
+        (path ? write_to_file(&b, path, err) : write_to_store(&b, err)) < 0)
+        return -1;
+    print_result(&b);
+    return 0;
+}
+
+const struct subcommand cmd_build = {
+    .name = "build",
+    .synopsis = "[-f FILE|-] [--eif OUT] [--kernel FILE] [--cmdline TEXT] [--strict] "
+                "[--drop-capabilities]",
+    .summary = "Turn an app image into an EIF",
+    .help =
+        "Reads the manifest, takes the app image it names, adds capsule-runtime and the manifest,\n"
+        "and writes an enclave image file. No container engine is needed, and equal inputs give\n"
+        "equal bytes. The PCRs are printed as JSON.\n\n"
+        "  -f, --file FILE          manifest, or - for standard input (default: capsule.yaml)\n"
+        "      --eif OUT            write the EIF there; without it, it goes into the local store\n"
+        "                           under the manifest's target, where `run` finds it\n"
+        "      --kernel FILE        bzImage to boot instead of our own\n"
+        "      --cmdline TEXT       kernel command line instead of the platform's default\n"
+        "      --strict             warnings about the manifest fail the build\n"
+        "      --drop-capabilities  leave out file capabilities, which a ramdisk cannot carry\n\n"
+        "SOURCE_DATE_EPOCH lowers later file times and is the build time in the metadata.\n"
+        "CAPSULE_IMAGE_MAX bounds the unpacked size of the image in bytes.\n",
+    .run = run,
+};

@@ -1,0 +1,34 @@
+/* Published ports: what -p of `run` says, checked against the manifest's ingress. */
+#ifndef CAPSULE_CLI_PUBLISH_H
+#define CAPSULE_CLI_PUBLISH_H
+
+#include "base/error.h"
+#include "host/publish.h"
+
+#include <stdbool.h>
+
+#define PUBLISH_TEXT_SIZE 80 /* "[ADDR]:HOST:CONTAINER" and its NUL */
+
+struct publish_list {
+    struct publish items[PUBLISH_MAX];
+    size_t count;
+};
+
+/*
+ * Appends [ADDR:]HOST:CONTAINER[/tcp], as publish_parse() reads it, both ports from 1. The same
+ * host port on the same (or on every) address twice is ERR_USAGE, as is anything malformed.
+ */
+int publish_add(struct publish_list *list, const char *text, struct error *err);
+/* The canonical form of one, for capsule-shell. Returns `out`. */
+const char *publish_format(const struct publish *p, char out[PUBLISH_TEXT_SIZE]);
+
+struct manifest;
+
+/*
+ * Compares with the manifest's ingress: with `all`, ports that no -p names are published under
+ * their own number; otherwise one warning for each. A container port without ingress is a warning
+ * too: nothing in the enclave listens for it.
+ */
+int publish_match(struct publish_list *list, const struct manifest *m, bool all, struct error *err);
+
+#endif

@@ -1,0 +1,20 @@
+#include "crypto/ossl.h"
+
+#include <openssl/err.h>
+#include <stdlib.h>
+
+int ossl_error(struct error *err, enum error_kind kind, const char *what)
+{
+    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+
+    ERR_clear_error();
+    if (reason)
+        return error_set(err, kind, "%s: %s", what, reason);
+    return error_set(err, kind, "%s", what);
+}
+
+void ossl_must(int ok)
+{
+    if (!ok)
+        abort();
+}

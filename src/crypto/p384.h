@@ -1,0 +1,30 @@
+/*
+ * The enclave's P-384 encryption key: making it and writing its public half. Encodings:
+ * spec/capsule-api.md section 4, RFC 5480.
+ */
+#ifndef CAPSULE_CRYPTO_P384_H
+#define CAPSULE_CRYPTO_P384_H
+
+#include "base/slice.h"
+#include "crypto/entropy.h"
+
+#define P384_SECRET_LEN 48
+#define P384_POINT_LEN  97 /* SEC1 uncompressed: 04 || X || Y */
+#define P384_SPKI_LEN   120
+
+/* A private key; wiped when freed. */
+struct p384_key;
+void p384_key_free(struct p384_key *key);
+/* The big-endian scalar; NULL when it is 0 or not below the group order. */
+struct p384_key *p384_key_from_bytes(const uint8_t *secret) MUST_USE;
+/* Draws 48 bytes until they are a key, at most ENTROPY_DRAWS_MAX times. */
+struct p384_key *p384_key_draw(const struct entropy *from, struct error *err);
+/* Writes P384_POINT_LEN bytes. */
+void p384_key_point(const struct p384_key *key, uint8_t *out);
+
+/* Writes the DER SubjectPublicKeyInfo of a point, P384_SPKI_LEN bytes. */
+void p384_point_spki(const uint8_t *point, uint8_t *out);
+/* Appends the SPKI as PEM, label PUBLIC KEY, without a final newline; -1 when the buf is full. */
+int p384_point_pem(const uint8_t *point, struct buf *out) MUST_USE;
+
+#endif

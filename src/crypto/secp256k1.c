@@ -1,0 +1,111 @@
+#include "crypto/secp256k1.h"
+
+#include "base/text.h"
+#include "crypto/keccak.h"
+#include "crypto/ossl.h"
+#include "crypto/pem.h"
+
+#include <secp256k1.h>
+
+struct k256_key {
+    secp256k1_context *ctx;
+    uint8_t secret[K256_SECRET_LEN];
+    uint8_t point[K256_POINT_LEN];
+};
+
+void k256_key_free(struct k256_key *key)
+{
+    if (!key)
+        return;
+    secp256k1_context_destroy(key->ctx);
+    mem_wipe(key, sizeof(*key));
+    free(key);
+}
+
+/* Blinding protects the scalar from side channels; without kernel randomness nothing is safe. */
+static secp256k1_context *blinded_context(void)
+{
+    secp256k1_context *ctx = secp256k1_context_create(SECP256K1_CONTEXT_NONE);
+    uint8_t seed[32];
+
+    ossl_must(ctx && entropy_kernel.fill(NULL, seed, sizeof(seed), NULL) == 0 &&
+              secp256k1_context_randomize(ctx, seed));
+    mem_wipe(seed, sizeof(seed));
+    return ctx;
+}
+
+struct k256_key *k256_key_from_bytes(const uint8_t *secret)
+{
+    struct k256_key *key = xcalloc(1, sizeof(*key));
+    size_t len = K256_POINT_LEN;
+    secp256k1_pubkey pub;
+
+    key->ctx = blinded_context();
+    if (!secp256k1_ec_seckey_verify(key->ctx, secret) ||
+        !secp256k1_ec_pubkey_create(key->ctx, &pub, secret)) {
+        k256_key_free(key);
+        return NULL;
+    }
+    memcpy(key->secret, secret, K256_SECRET_LEN);
+    secp256k1_ec_pubkey_serialize(key->ctx, key->point, &len, &pub, SECP256K1_EC_UNCOMPRESSED);
+    return key;
+}
+
+struct k256_key *k256_key_draw(const struct entropy *from, struct error *err)
+{
+    uint8_t secret[K256_SECRET_LEN];
+    struct k256_key *key = NULL;
+    bool failed = false;
+
+    for (int i = 0; i < ENTROPY_DRAWS_MAX && !key && !failed; i++) {
+        failed = from->fill(from->arg, secret, sizeof(secret), err) < 0;
+        if (!failed)
+            key = k256_key_from_bytes(secret);
+    }
+    mem_wipe(secret, sizeof(secret));
+    if (!key && !failed)
+        error_set(err, ERR_INTERNAL, "no secp256k1 key in %d draws: the randomness is broken",
+                  ENTROPY_DRAWS_MAX);
+    return key;
+}
+
+void k256_key_point(const struct k256_key *key, uint8_t *out)
+{
+    memcpy(out, key->point, K256_POINT_LEN);
+}
+
+void k256_point_spki(const uint8_t *point, uint8_t *out)
+{
+    static const uint8_t head[K256_SPKI_LEN - K256_POINT_LEN] = {
+        0x30, 0x56, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02,
+        0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a, 0x03, 0x42, 0x00};
+
+    memcpy(out, head, sizeof(head));
+    memcpy(out + sizeof(head), point, K256_POINT_LEN);
+}
+
+int k256_point_pem(const uint8_t *point, struct buf *out)
+{
+    uint8_t spki[K256_SPKI_LEN];
+
+    k256_point_spki(point, spki);
+    return pem_encode("PUBLIC KEY", slice_of(spki, sizeof(spki)), out);
+}
+
+void eth_address(const uint8_t *point, uint8_t *out)
+{
+    uint8_t digest[KECCAK256_LEN];
+
+    keccak256_once(slice_of(point + 1, K256_POINT_LEN - 1), digest);
+    memcpy(out, digest + KECCAK256_LEN - ETH_ADDRESS_LEN, ETH_ADDRESS_LEN);
+}
+
+void eth_address_text(const uint8_t *point, char *out)
+{
+    uint8_t address[ETH_ADDRESS_LEN];
+
+    eth_address(point, address);
+    out[0] = '0';
+    out[1] = 'x';
+    hex_encode(slice_of(address, sizeof(address)), out + 2);
+}

@@ -1,0 +1,38 @@
+/*
+ * Ethereum keys on secp256k1 (SEC 2), over libsecp256k1. The prefix is k256_, because the library
+ * owns the names that begin with secp256k1_. Encodings: spec/capsule-api.md section 4.
+ */
+#ifndef CAPSULE_CRYPTO_SECP256K1_H
+#define CAPSULE_CRYPTO_SECP256K1_H
+
+#include "base/slice.h"
+#include "crypto/entropy.h"
+
+#define K256_SECRET_LEN    32
+#define K256_POINT_LEN     65 /* SEC1 uncompressed: 04 || X || Y */
+#define K256_SPKI_LEN      88
+#define ETH_ADDRESS_LEN    20
+#define ETH_ADDRESS_STRLEN 43 /* "0x", 40 digits, NUL */
+
+/*
+ * A private key with a context of its own, blinded by kernel randomness, so that several threads
+ * may use one key. Wiped when freed.
+ */
+struct k256_key;
+void k256_key_free(struct k256_key *key);
+/* The big-endian scalar; NULL when it is 0 or not below the group order. */
+struct k256_key *k256_key_from_bytes(const uint8_t *secret) MUST_USE;
+/* Draws 32 bytes until they are a key, at most ENTROPY_DRAWS_MAX times. */
+struct k256_key *k256_key_draw(const struct entropy *from, struct error *err);
+/* Writes K256_POINT_LEN bytes. */
+void k256_key_point(const struct k256_key *key, uint8_t *out);
+
+/* Writes the DER SubjectPublicKeyInfo of a point, K256_SPKI_LEN bytes. */
+void k256_point_spki(const uint8_t *point, uint8_t *out);
+/* Appends the SPKI as PEM, label PUBLIC KEY, without a final newline; -1 when the buf is full. */
+int k256_point_pem(const uint8_t *point, struct buf *out) MUST_USE;
+/* Last 20 bytes of Keccak-256 of X || Y, and the same as "0x" and lower-case hex. */
+void eth_address(const uint8_t *point, uint8_t *out);
+void eth_address_text(const uint8_t *point, char *out);
+
+#endif

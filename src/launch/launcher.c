@@ -1,0 +1,93 @@
+#include "launch/launcher.h"
+
+#include "base/slice.h"
+#include "launch/sandbox.h"
+
+#include <string.h>
+
+/* The launchers that later versions bring are known by name, so that the message is clear. */
+static int probe_absent(struct error *err)
+{
+    error_set(err, ERR_UNSUPPORTED, "not available in this version");
+    return error_hint(err, "use --launcher sandbox for development");
+}
+
+static int start_absent(const struct launch_request *req, struct launched **out, struct error *err)
+{
+    (void)req;
+    (void)out;
+    return probe_absent(err);
+}
+
+static const struct launcher_ops nitro_launcher = {
+    .name = "nitro",
+    .summary = "AWS Nitro Enclaves through /dev/nitro_enclaves (not available in this version)",
+    .confidential = true,
+    .probe = probe_absent,
+    .start = start_absent,
+};
+static const struct launcher_ops nitro_cli_launcher = {
+    .name = "nitro-cli",
+    .summary = "AWS Nitro Enclaves through nitro-cli (not available in this version)",
+    .confidential = true,
+    .probe = probe_absent,
+    .start = start_absent,
+};
+static const struct launcher_ops qemu_launcher = {
+    .name = "qemu",
+    .summary = "a QEMU microvm on this machine (not available in this version)",
+    .probe = probe_absent,
+    .start = start_absent,
+};
+
+/* In the order of preference. */
+static const struct launcher_ops *const launchers[] = {&nitro_launcher, &nitro_cli_launcher,
+                                                       &qemu_launcher, &sandbox_launcher};
+
+const struct launcher_ops *launcher_find(const char *name, struct error *err)
+{
+    AUTO_BUF struct buf names = BUF(256);
+
+    for (size_t i = 0; i < ARRAY_LEN(launchers); i++) {
+        if (strcmp(launchers[i]->name, name) == 0)
+            return launchers[i];
+        if (buf_printf(&names, ", %s", launchers[i]->name) < 0)
+            break;
+    }
+    error_set(err, ERR_USAGE, "%s: no such launcher; there are auto%s", name, buf_cstr(&names));
+    return NULL;
+}
+
+const struct launcher_ops *launcher_auto(struct error *err)
+{
+    AUTO_BUF struct buf reasons = BUF(4096);
+    struct error why = {0};
+
+    for (size_t i = 0; i < ARRAY_LEN(launchers); i++) {
+        const struct launcher_ops *l = launchers[i];
+
+        if (l->probe(&why) == 0) {
+            log_info("launcher", "chosen: the first that this machine can use",
+                     kv_str("launcher", l->name), kv_str("before", buf_cstr(&reasons)));
+            return l;
+        }
+        (void)!buf_printf(&reasons, "%s%s: %s", reasons.len ? "; " : "", l->name, why.msg);
+    }
+    error_set(err, ERR_UNSUPPORTED, "no launcher works on this machine: %s", buf_cstr(&reasons));
+    if (why.hint[0])
+        error_hint(err, "%s", why.hint);
+    return NULL;
+}
+
+const struct launcher_ops *launcher_choose(const char *name, struct error *err)
+{
+    const struct launcher_ops *l;
+
+    if (!name || strcmp(name, "auto") == 0)
+        return launcher_auto(err);
+    l = launcher_find(name, err);
+    if (!l || l->probe(err) == 0)
+        return l;
+    error_wrap(err, "launcher %s", name);
+    return NULL;
+}

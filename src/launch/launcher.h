@@ -1,0 +1,107 @@
+/*
+ * Launchers: the ways to start one EIF on this machine (design.md section 2). Each is one row of a
+ * const table of functions; capsule-shell picks a row and knows nothing else about it.
+ *
+ * The order of calls is: launcher_find() or launcher_auto(), start(), then wait in the event loop
+ * on end_fd() and console_fd(), reap() when the first is readable or terminate() before that, and
+ * free() at last, always. One thread makes all calls; for `sandbox` it must be a thread that lives
+ * as long as the process (the enclave is killed when that thread ends: PR_SET_PDEATHSIG).
+ */
+#ifndef CAPSULE_LAUNCH_LAUNCHER_H
+#define CAPSULE_LAUNCH_LAUNCHER_H
+
+#include "base/error.h"
+#include "base/log.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct launch_request {
+    const char *eif_path;   /* for messages, and opened when eif_fd is -1 */
+    int eif_fd;             /* the EIF open for reading, or -1; stays the caller's */
+    unsigned int cpu_count; /* at least 1 */
+    unsigned int memory_mb; /* MiB, at least 64 (cli-and-build 4) */
+    bool debug;
+    /*
+     * The UNIX carrier's directory (see carrier_dir.h): mode 0700, made by the caller, with all of
+     * the host's listening sockets bound in it before start(). NULL for launchers with AF_VSOCK.
+     * start() may give directory and sockets to the identity that the enclave runs under; sockets
+     * that the host binds later must be mode 0666. From start() on the enclave can change what is
+     * in it, so the host opens names in it without following symbolic links.
+     */
+    const char *carrier_dir;
+    uint32_t cid;
+    int verbosity; /* how many -v the runtime gets */
+    enum log_format log_format;
+};
+
+/* One started enclave; each launcher has its own form of it. */
+struct launched;
+
+struct launcher_ops {
+    const char *name;
+    const char *summary; /* one line for `--launcher help` and docs */
+    bool confidential;   /* false: start() warns loudly, once, on standard error */
+    bool uses_unix_carrier;
+    /* Can this machine use it? 0, or -1 and one sentence why not (with a hint where one exists). */
+    int (*probe)(struct error *err);
+    /*
+     * Starts the enclave; it runs, or has ended already, when this returns 0. On failure nothing
+     * is left behind but the carrier directory. May take as long as unpacking an image takes.
+     */
+    int (*start)(const struct launch_request *req, struct launched **out, struct error *err);
+    /* A descriptor, owned by *l, that polls readable once the enclave is gone. */
+    int (*end_fd)(const struct launched *l);
+    /*
+     * A non-blocking descriptor, owned by *l, that polls readable when the enclave's console
+     * (early messages, before its log server is up) has bytes or has ended; -1 when there is none
+     * or none any more. console_pump() then logs whole lines under the component `console`, and
+     * returns false when there will be no more; the loop stops watching then.
+     */
+    int (*console_fd)(const struct launched *l);
+    bool (*console_pump)(struct launched *l);
+    /*
+     * Blocks until the enclave is gone, which it is when end_fd() is readable; stores the wait
+     * status of its PID 1 (as from waitpid), or -1 where the launcher cannot know it. Releases what
+     * the machine held for it (cgroups, working directories); -1 when that failed, *status being
+     * set all the same.
+     */
+    int (*reap)(struct launched *l, int *status, struct error *err);
+    /* Kills everything in the enclave and reaps it. An enclave that is gone is success. */
+    int (*terminate)(struct launched *l, struct error *err);
+    /* Terminates if that has not happened, and frees. NULL is fine. */
+    void (*free)(struct launched *l);
+};
+
+/* The launcher of that name. NULL, with err listing the names, when there is none. */
+const struct launcher_ops *launcher_find(const char *name, struct error *err);
+
+/*
+ * The first launcher this machine can use, in the order nitro, nitro-cli, qemu, sandbox. Logs
+ * (info) which it took and why not the ones before it. NULL, with err giving the reason of every
+ * one, when there is none.
+ */
+const struct launcher_ops *launcher_auto(struct error *err);
+
+/* Name "auto" or NULL is launcher_auto(), others are launcher_find() and their probe(). */
+const struct launcher_ops *launcher_choose(const char *name, struct error *err);
+
+/*
+ * What the sandbox gives the runtime, for the authors of both sides. PID 1 of the namespaces is
+ *
+ *   /sbin/capsule-runtime --config-dir /etc/capsule --launch /proc/self/fd/4 --carrier unix:3
+ *       --cid 16 --soft-nsm --clock measure [-v]... [--log-format json]
+ *
+ * with an empty environment, in "/", as uid 0 of a user namespace, in a session of its own, umask
+ * 022, default signal actions, nothing blocked. Descriptors: 0 /dev/null, 1 and 2 the console pipe,
+ * 3 the carrier directory (O_PATH, a detached mount: `..` stays inside), 4 launch.json (a sealed
+ * memory file). The runtime sets CLOEXEC on 3 and 4 and PR_SET_DUMPABLE 0 before it starts the
+ * app, so that the app, which is uid 0 too but has no CAP_SYS_PTRACE, cannot reach them.
+ *   - lo is up already; CAP_NET_ADMIN is there all the same.
+ *   - RNDADDENTROPY is refused (EPERM): it needs the machine's own root. The pool is the host's.
+ *   - setgroups() is refused where /proc/self/setgroups says "deny" (an ordinary user without a
+ *     subordinate id range); then only uid 0 and gid 0 exist.
+ *   - mount, namespaces, bpf, keyctl, modules, io_uring, and sockets other than UNIX, INET, INET6
+ *     and NETLINK (without netfilter) fail with EPERM or EAFNOSUPPORT; clone3 with ENOSYS.
+ */
+#endif

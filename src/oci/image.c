@@ -1,0 +1,117 @@
+#include "oci/image.h"
+
+#include "base/text.h"
+#include "oci/unpack.h"
+
+#include <stdlib.h>
+
+static const struct transport *const transports[] = {
+    &transport_dir,           &transport_oci, &transport_oci_archive, &transport_docker_archive,
+    &transport_docker_daemon,
+};
+
+/* Names that users of skopeo and podman know, and that this version does not have. */
+static const char *const unsupported[] = {
+    "docker://", "containers-storage:", "ostree:", "sif:", "tarball:", "docker:"};
+
+int image_options_default(struct image_options *o, struct error *err)
+{
+    const char *max = getenv("CAPSULE_IMAGE_MAX"), *epoch = getenv("SOURCE_DATE_EPOCH");
+    uint64_t bytes, seconds;
+
+    *o = (struct image_options){
+        .arch = "amd64", .limits = TREE_LIMITS_DEFAULT, .layer_max = UNPACK_MAX};
+    if (epoch && epoch[0]) {
+        if (parse_u64(slice_str(epoch), INT64_MAX, &seconds) < 0)
+            return error_set(err, ERR_USAGE,
+                             "SOURCE_DATE_EPOCH=%.40s: must be a number of seconds since 1970",
+                             epoch);
+        o->limits.mtime_max = o->dir_mtime = (int64_t)seconds;
+    }
+    if (!max)
+        return 0;
+    if (parse_u64(slice_str(max), INT64_MAX, &bytes) < 0 || bytes == 0)
+        return error_set(err, ERR_USAGE, "CAPSULE_IMAGE_MAX=%.40s: must be a number of bytes", max);
+    o->limits.content_max = o->layer_max = bytes;
+    return 0;
+}
+
+void image_free(struct image *im)
+{
+    free(im->reference);
+    tree_free(im->tree);
+    image_config_free(&im->config);
+    *im = (struct image){0};
+}
+
+int image_check_platform(const struct image_config *c, const struct image_options *options,
+                         struct error *err)
+{
+    const char *os = c->os && c->os[0] ? c->os : "linux";
+
+    if (strcmp(os, "linux") == 0 && c->architecture && strcmp(c->architecture, options->arch) == 0)
+        return 0;
+    error_set(err, ERR_UNSUPPORTED, "the image is for %.40s/%.40s, not for linux/%s", os,
+              c->architecture && c->architecture[0] ? c->architecture : "an unknown machine",
+              options->arch);
+    return error_hint(err, "get or build the image for linux/%s", options->arch);
+}
+
+int image_split_tag(const char *where, char **path, char **tag, struct error *err)
+{
+    const char *colon = strchr(where, ':');
+
+    if (where[0] == '\0' || colon == where)
+        return error_set(err, ERR_USAGE, "a path is missing");
+    if (colon && colon[1] == '\0')
+        return error_set(err, ERR_USAGE, "nothing follows the colon behind the path");
+    *path = colon ? xstrndup(where, (size_t)(colon - where)) : xstrdup(where);
+    *tag = colon ? xstrdup(colon + 1) : NULL;
+    return 0;
+}
+
+static int refuse_unsupported(const char *reference, struct error *err)
+{
+    for (size_t i = 0; i < ARRAY_LEN(unsupported); i++) {
+        if (strncmp(reference, unsupported[i], strlen(unsupported[i])) != 0)
+            continue;
+        error_set(err, ERR_UNSUPPORTED, "the transport %s is not available in this version",
+                  unsupported[i]);
+        return error_hint(err, "pull the image with docker, podman or skopeo, then use its name, "
+                               "oci:DIR, oci-archive:FILE or docker-archive:FILE");
+    }
+    return 0;
+}
+
+static const struct transport *find(const char *reference, const char **where)
+{
+    for (size_t i = 0; i < ARRAY_LEN(transports); i++) {
+        size_t len = strlen(transports[i]->name);
+
+        if (strncmp(reference, transports[i]->name, len) == 0 && reference[len] == ':') {
+            *where = reference + len + 1;
+            return transports[i];
+        }
+    }
+    *where = reference;
+    return &transport_docker_daemon;
+}
+
+int image_load(const char *reference, const struct image_options *options, struct image *out,
+               struct error *err)
+{
+    AUTO_IMAGE struct image im = {0};
+    const struct transport *t;
+    const char *where;
+
+    if (refuse_unsupported(reference, err) < 0)
+        return error_wrap(err, "image %.300s", reference);
+    t = find(reference, &where);
+    im.reference = xstrdup(reference);
+    im.tree = tree_new(&options->limits, err);
+    if (!im.tree || t->load(where, options, &im, err) < 0)
+        return error_wrap(err, "image %.300s", reference);
+    *out = im;
+    im = (struct image){0};
+    return 0;
+}

@@ -1,0 +1,70 @@
+/*
+ * Container images from where they are: the reference grammar of skopeo and podman, one transport
+ * for each place, and the result - a tree and a configuration - the same for all.
+ */
+#ifndef CAPSULE_OCI_IMAGE_H
+#define CAPSULE_OCI_IMAGE_H
+
+#include "oci/blob.h"
+#include "oci/config.h"
+#include "oci/tree.h"
+
+struct image_options {
+    const char *arch;          /* as images call it: "amd64" */
+    struct tree_limits limits; /* see tree.h */
+    uint64_t layer_max;        /* uncompressed bytes of one layer */
+    int64_t dir_mtime;         /* of everything in a `dir:` image, as file times differ by copy */
+};
+/*
+ * amd64, the limits of tree.h and unpack.h, times 0 for `dir:`. From the environment:
+ * CAPSULE_IMAGE_MAX (bytes) replaces both size limits; SOURCE_DATE_EPOCH lowers later times of
+ * layers and is the time of `dir:` files (spec/eif.md 12).
+ */
+int image_options_default(struct image_options *o, struct error *err);
+
+struct image {
+    char *reference;  /* as the user wrote it */
+    struct digest id; /* digest of the configuration, which names all content */
+    bool has_id;      /* not of a plain directory */
+    struct tree *tree;
+    struct image_config config;
+};
+void image_free(struct image *im);
+#define AUTO_IMAGE CLEANUP(image_free)
+
+/*
+ * Loads the image that `reference` names:
+ *
+ *     dir:ROOTFS                 a directory, with the configuration in ROOTFS.json beside it
+ *     oci:DIR[:TAG]              an OCI image layout
+ *     oci-archive:FILE[:TAG]     the same in a tar file
+ *     docker-archive:FILE[:TAG]  what `docker save` or `podman save` writes; also :@N, counted from
+ * 0 docker-daemon:NAME[:TAG]   an image of the local Docker or podman engine NAME[:TAG] the same
+ *
+ * Every digest on the way is verified; layers stream, so memory does not grow with the image. The
+ * caller frees *out, which is untouched on failure.
+ */
+int image_load(const char *reference, const struct image_options *options, struct image *out,
+               struct error *err);
+
+/* ---- for the transports ---- */
+
+struct transport {
+    const char *name;
+    int (*load)(const char *where, const struct image_options *options, struct image *out,
+                struct error *err);
+};
+extern const struct transport transport_dir, transport_oci, transport_oci_archive,
+    transport_docker_archive, transport_docker_daemon;
+
+/* Loads what a docker-archive holds; `tag` (may be NULL) is NAME:TAG or @N. */
+struct archive_index;
+int docker_archive_load(const struct archive_index *a, const char *tag,
+                        const struct image_options *options, struct image *out, struct error *err);
+/* Refuses an image for another machine. */
+int image_check_platform(const struct image_config *c, const struct image_options *options,
+                         struct error *err);
+/* Splits "PATH[:TAG]" at the first colon, as skopeo does; *tag is NULL without one. Both owned. */
+int image_split_tag(const char *where, char **path, char **tag, struct error *err);
+
+#endif

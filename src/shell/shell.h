@@ -1,0 +1,88 @@
+/* The state of capsule-shell, shared by its files. */
+#ifndef CAPSULE_SHELL_SHELL_H
+#define CAPSULE_SHELL_SHELL_H
+
+#include "host/claim.h"
+#include "host/clock_server.h"
+#include "host/egress.h"
+#include "host/ingress.h"
+#include "host/log_reader.h"
+#include "host/nsm_server.h"
+#include "host/status_reader.h"
+#include "launch/carrier_dir.h"
+#include "launch/launcher.h"
+#include "manifest/manifest.h"
+#include "shell/options.h"
+
+#include <stdbool.h>
+
+#define SHELL_CID_UNIX      16u /* one enclave a directory: any CID does */
+#define SHELL_CID_TRIES     16
+#define SHELL_END_MS        5000 /* for the enclave to end by itself once all is read */
+#define SHELL_STOP_EXTRA_MS 5000 /* beyond the grace, for the runtime's own end */
+
+/* The exit statuses of spec/runtime.md section 2.3. */
+enum {
+    SHELL_EXIT_ERROR = 1,
+    SHELL_EXIT_USAGE = 2,
+    SHELL_EXIT_SIGNALED = 107,
+    SHELL_EXIT_FATAL = 108,
+    SHELL_EXIT_STOPPED = 109
+};
+
+struct event;
+struct event_base;
+
+struct shell {
+    struct shell_options options;
+    struct event_base *base;
+    struct event *on_int, *on_term, *on_usr1;
+    struct manifest *manifest;
+
+    const struct launcher_ops *launcher; /* NULL when attached to a foreign enclave */
+    struct launched *launched;
+    struct event *enclave_end, *console;
+    struct carrier_dir dir;
+    struct carrier *carrier;
+    struct claim *claim;
+    size_t started; /* services of the table that run */
+    struct host_egress *egress;
+    struct clock_server *clock;
+    struct nsm_server *nsm;
+    struct host_ingress *ingress;
+    struct log_reader *log;
+    struct status_reader *status;
+
+    struct status final;  /* of the enclave; RUNNING until it is known */
+    struct error failure; /* instead of a final state; kind ERR_NONE when there is none */
+    bool log_finished;
+    bool enclave_gone;
+    bool stopping; /* SIGINT or SIGTERM came */
+    int stop_signal;
+    bool kill_now; /* it came twice, or the grace is over */
+};
+
+/* A service of the host side, as in runtime/runtime.h: started in order, stopped in reverse. */
+struct shell_service {
+    const char *name;
+    int (*start)(struct shell *sh, struct error *err);
+    void (*drain)(struct shell *sh);
+    void (*stop)(struct shell *sh);
+};
+
+/* Those that must listen before the enclave starts; ends with a row without a name. */
+extern const struct shell_service shell_services[];
+
+int shell_services_start(struct shell *sh, struct error *err);
+void shell_services_stop(struct shell *sh);
+
+/* The carrier, for the launcher or the attached directory, and the claim on its ports. */
+int shell_link_open(struct shell *sh, struct error *err);
+void shell_link_close(struct shell *sh);
+/* Ingress as the command line and the manifest say. */
+int shell_ingress_open(struct shell *sh, struct error *err);
+
+/* Runs the loop until `done` or the time is up (negative: no limit). Returns what it said last. */
+bool shell_wait(struct shell *sh, bool (*done)(const struct shell *sh), int64_t timeout_ms);
+
+#endif

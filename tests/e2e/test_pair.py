@@ -1,0 +1,570 @@
+"""capsule-runtime and capsule-shell as a pair over the UNIX carrier, without launcher, namespaces or
+EIF: the acceptance tests of spec/runtime.md section 8 in their smallest form."""
+
+import base64
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import BIN, free_port, wait_for
+
+PYTHON = "/usr/bin/python3"
+
+
+class Pair:
+    """One runtime and, once shell() is called, one shell on a carrier directory of their own."""
+
+    def __init__(self, tmp_path, **manifest):
+        self.dir = tmp_path / "link"
+        self.dir.mkdir(mode=0o700)
+        self.config = tmp_path / "config"
+        self.config.mkdir()
+        self.manifest = self.config / "capsule.yaml"
+        self.manifest.write_text(json.dumps({
+            "version": "v1", "name": "pair", "target": "pair:latest",
+            "sources": {"app": "dir:/"}, **manifest}))
+        self.processes = []
+        self.runtime_process = self.shell_process = None
+
+    def runtime(self, *argv, options=(), files=None):
+        fd = os.open(self.dir, os.O_PATH)
+        before = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None
+        self.runtime_process = subprocess.Popen(
+            [BIN / "capsule-runtime", "--config-dir", self.config, "--no-bootstrap", "--carrier",
+             f"unix:{fd}", "--cid", "16", "--clock", "measure", *options, *(["--", *argv] if argv else [])],
+            pass_fds=[fd], stderr=subprocess.PIPE, preexec_fn=before)
+        os.close(fd)
+        self.processes.append(self.runtime_process)
+        return self.runtime_process
+
+    def shell(self, *options, files=None, stdout=subprocess.PIPE):
+        before = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None
+        self.shell_process = subprocess.Popen(
+            [BIN / "capsule-shell", "--attach", self.dir, "--manifest-file", self.manifest,
+             *map(str, options)], stdout=stdout, stderr=subprocess.PIPE, preexec_fn=before)
+        self.processes.append(self.shell_process)
+        return self.shell_process
+
+    def run(self, *argv, shell_options=(), timeout=30):
+        """Both from start to end; returns status, output and messages of the shell."""
+        self.runtime(*argv)
+        shell = self.shell(*shell_options)
+        out, err = shell.communicate(timeout=timeout)
+        self.runtime_process.wait(10)
+        return shell.returncode, out, err.decode()
+
+    def dial(self, port):
+        """A connection as the host makes it."""
+        s = socket.socket(socket.AF_UNIX)
+        fd = os.open(self.dir, os.O_PATH)
+        try:
+            s.connect(f"/proc/self/fd/{fd}/v.sock")
+        finally:
+            os.close(fd)
+        s.settimeout(10)
+        s.sendall(b"CONNECT %d\n" % port)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            byte = s.recv(1)
+            if not byte:
+                raise ConnectionRefusedError(port)
+            answer += byte
+        assert answer.startswith(b"OK ")
+        return s
+
+    def dial_when_up(self, port):
+        def attempt():
+            try:
+                return self.dial(port)
+            except OSError:
+                return None
+        return wait_for(attempt, 10, f"port {port}")
+
+    def close(self):
+        for p in self.processes:
+            if p.poll() is None:
+                p.kill()
+            p.wait()
+            for stream in (p.stdout, p.stderr):
+                if stream:
+                    stream.close()
+
+
+@pytest.fixture
+def pair(tmp_path):
+    made = []
+
+    def make(**manifest):
+        made.append(Pair(tmp_path, **manifest))
+        return made[-1]
+
+    yield make
+    for p in made:
+        p.close()
+
+
+def app_lines(out):
+    """Output without the runtime's own lines."""
+    return [line for line in out.split(b"\n")
+            if not line.startswith((b"info ", b"warn ", b"debug ", b"error "))]
+
+
+# ---- 1: exit codes ----
+
+@pytest.mark.parametrize("code", [0, 3, 255])
+def test_exit_code_is_the_apps(pair, code):
+    status, out, err = pair().run("sh", "-c", f"echo last words; exit {code}")
+    assert status == code
+    assert b"last words" in app_lines(out)
+    assert f"capsule: enclave exited with code {code}\n" in err
+
+
+@pytest.mark.parametrize("sig", [9, 11, 15])
+def test_app_killed_by_a_signal_gives_107(pair, sig):
+    status, _, err = pair().run("sh", "-c", f"kill -{sig} $$")
+    assert status == 107
+    assert f"killed by signal {sig} ({signal.Signals(sig).name})" in err
+
+
+# ---- 2 and 12: fatal ----
+
+def test_missing_program_and_directory_are_explained(pair):
+    p = pair()
+    status, _, err = p.run("no-such-program")
+    assert status == 108
+    assert "starting no-such-program in /: No such file or directory" in err
+
+
+def test_missing_working_directory_is_named(pair):
+    p = pair()
+    p.runtime("true", options=["--work-dir", "/no/such/dir"])
+    _, err = p.shell().communicate(timeout=20)
+    assert p.shell_process.returncode == 108
+    assert b"starting true: working directory /no/such/dir: No such file or directory" in err
+
+
+def test_fatal_with_quotes_newlines_and_10_kib_arrives(pair):
+    name = 'no "such"\nthing\\' + "x" * 10240
+    status, _, err = pair().run(name)
+    assert status == 108
+    assert 'starting no "such"\nthing\\xxx' in err
+
+
+def test_usage_error_of_the_runtime_reaches_the_host(pair):
+    p = pair()
+    p.runtime("true", options=["--no-such-option"])
+    _, err = p.shell().communicate(timeout=20)
+    assert p.shell_process.returncode == 108
+    assert b"unknown option --no-such-option" in err
+
+
+def test_broken_manifest_inside_is_printed_on_the_host(pair, tmp_path):
+    p = pair()
+    good = tmp_path / "good.yaml"
+    good.write_bytes(p.manifest.read_bytes())
+    p.manifest.write_text(p.manifest.read_text()[:-1] + ', "bogus": 1}')
+    p.runtime("true")
+    p.manifest = good
+    _, err = p.shell().communicate(timeout=20)
+    assert p.shell_process.returncode == 108
+    assert b"bogus" in err
+
+
+# ---- 3 and 6: the log ----
+
+def test_long_line_and_binary_output_arrive_whole(pair):
+    code = ("import sys,time; o=sys.stdout.buffer; time.sleep(0.5)\n"
+            "for i in range(64): o.write(b'x'*16384); o.flush(); time.sleep(0.005)\n"
+            "o.write(b'\\n'+bytes(range(256))*64+b'\\nthe end\\n')")
+    status, out, _ = pair().run(PYTHON, "-c", code)
+    assert status == 0
+    assert b"x" * (1 << 20) + b"\n" + bytes(range(256)) * 64 + b"\nthe end\n" in out
+
+
+def test_json_output_keeps_every_byte(pair):
+    code = ("import sys; o=sys.stdout.buffer; o.write(b'y'*40000+b'\\n\\xff\\xfe bad\\nplain\\n')")
+    status, out, _ = pair().run(PYTHON, "-c", code, shell_options=["--log-format", "json"])
+    assert status == 0
+    got, pieces = b"", 0
+    for line in out.splitlines():
+        o = json.loads(line)
+        text = base64.b64decode(o["base64"]) if "base64" in o else o["message"].encode()
+        if text.startswith((b"info ", b"warn ", b"debug ")):
+            continue
+        got += text + (b"" if o.get("partial") else b"\n")
+        pieces += bool(o.get("partial"))
+    assert got == b"y" * 40000 + b"\n\xff\xfe bad\nplain\n"
+    assert pieces == 2
+
+
+def test_absent_reader_never_blocks_the_app_and_later_sees_the_newest(pair):
+    p = pair()
+    done = p.dir.parent / "done"
+    code = (f"import sys,time; [print('line %07d' % i) for i in range(90000)]; sys.stdout.flush(); "
+            f"open({str(done)!r},'w').close(); time.sleep(60)")
+    p.runtime(PYTHON, "-c", code)
+    wait_for(done.exists, 20, "end of a megabyte of output")
+    with p.dial(17001) as s:  # raw mode: no request
+        data = b""
+        while b"line 0089999\n" not in data:
+            data += s.recv(65536)
+    first, second = data.split(b"\n")[:2]
+    assert first.startswith(b"[capsule: ") and first.endswith(b" bytes of log dropped]")
+    assert len(second) == 12, "starts with a whole line"
+    assert len(data) < 131071 + 100
+    shell = p.shell()
+    os.set_blocking(shell.stdout.fileno(), False)
+    out = b""
+
+    def arrived():
+        nonlocal out
+        out += shell.stdout.read() or b""
+        return b"line 0089999\n" in out
+    wait_for(arrived, 10, "the newest line")
+    assert b"bytes of log dropped]\n" in out
+    shell.send_signal(signal.SIGTERM)
+    assert shell.wait(20) == 109
+
+
+def test_log2_resumes_by_offset(pair):
+    p = pair()
+    p.runtime("sh", "-c", "echo abcdefghij; sleep 60", options=["--no-console"][:0])
+    with p.dial_when_up(17001) as s:
+        data = b""
+        while b"abcdefghij\n" not in data:
+            data += s.recv(65536)
+    where = data.index(b"abcdefghij")
+    with p.dial(17001) as s:
+        s.sendall(b'{"offset":%d}\n' % (where + 3))
+        f = s.makefile("rb")
+        assert json.loads(f.readline()) == {"offset": where + 3, "dropped": 0}
+        assert f.readline() == b"defghij\n"
+    with p.dial(17001) as s:
+        s.sendall(b'{"offset":99999999}\n')
+        assert s.recv(100) == b"", "an offset that does not exist yet is refused"
+
+
+def test_closed_standard_output_does_not_end_the_run(pair):
+    r, w = os.pipe()
+    os.close(r)
+    p = pair()
+    p.runtime("sh", "-c", "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done; exit 7")
+    shell = p.shell(stdout=w)
+    os.close(w)
+    assert shell.wait(20) == 7
+
+
+# ---- 4 and 9: ingress ----
+
+ECHO = """
+import socket, threading, sys
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(1024)
+def serve(c):
+    while True:
+        b = c.recv(65536)
+        if not b: break
+        if b == b'quit': import os; os._exit(5)
+        if b == b'reset':
+            c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b'\\1\\0\\0\\0\\0\\0\\0\\0'); break
+        c.sendall(b)
+    c.close()
+while True:
+    c, _ = s.accept(); threading.Thread(target=serve, args=(c,), daemon=True).start()
+"""
+
+
+def start_echo(pair, **limits):
+    port, host = free_port(), free_port()
+    p = pair(ingress=[{"listen_port": port}])
+    p.runtime(PYTHON, "-c", ECHO, str(port), files=limits.get("runtime_files"))
+    p.shell("-p", f"127.0.0.1:{host}:{port}", files=limits.get("shell_files"))
+
+    def connect():
+        try:
+            return socket.create_connection(("127.0.0.1", host), 10)
+        except ConnectionRefusedError:
+            return None
+    wait_for(connect, 10, "ingress").close()
+    return p, host
+
+
+def ask(host, message=b"ping"):
+    with socket.create_connection(("127.0.0.1", host), 10) as s:
+        s.sendall(message)
+        return s.recv(100)
+
+
+def test_early_client_waits_for_the_app(pair):
+    port, host = free_port(), free_port()
+    p = pair(ingress=[{"listen_port": port}])
+    shell = p.shell("-p", f"127.0.0.1:{host}:{port}")
+    # The listener is up before there is any enclave.
+    s = wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", host)) == 0 and
+                 socket.create_connection(("127.0.0.1", host), 10), 10, "listener")
+    s.sendall(b"early")
+    time.sleep(0.3)
+    p.runtime("sh", "-c", f"sleep 1; exec {PYTHON} -c \"$0\" {port}", ECHO)
+    assert s.recv(100) == b"early"
+    s.close()
+    shell.send_signal(signal.SIGTERM)
+    assert shell.wait(20) == 109
+
+
+def test_half_close_and_reset_pass_through(pair):
+    _, host = start_echo(pair)
+    with socket.create_connection(("127.0.0.1", host), 10) as s:
+        s.sendall(b"a" * 1000000)
+        s.shutdown(socket.SHUT_WR)
+        got = b""
+        while piece := s.recv(65536):
+            got += piece
+        assert got == b"a" * 1000000
+    with socket.create_connection(("127.0.0.1", host), 10) as s:
+        s.sendall(b"reset")
+        with pytest.raises(ConnectionResetError):
+            s.recv(10)
+
+
+def test_a_hundred_idle_clients_do_not_delay_the_status(pair):
+    p, host = start_echo(pair)
+    idle = [socket.create_connection(("127.0.0.1", host), 10) for _ in range(100)]
+    assert ask(host) == b"ping"
+    with p.dial(17000) as status:
+        lines = status.makefile("rb")
+        assert json.loads(lines.readline())["phase"] == "app"
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", host), 10) as s:
+            s.sendall(b"quit")
+            assert json.loads(lines.readline()) == {"status": "exited", "code": 5}
+        assert time.monotonic() - began < 1
+    assert p.shell_process.wait(15) == 5
+    for s in idle:
+        s.close()
+
+
+def rss_kib(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return int(next(line for line in f if line.startswith("VmRSS")).split()[1])
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def test_ten_thousand_connections_leave_memory_and_descriptors_flat(pair):
+    p, host = start_echo(pair)
+    pids = (p.shell_process.pid, p.runtime_process.pid)
+    for _ in range(500):
+        ask(host)
+    time.sleep(0.2)
+    before = [(rss_kib(pid), descriptors(pid)) for pid in pids]
+    print("idle resident: shell %d KiB, runtime %d KiB" % (before[0][0], before[1][0]))
+    if not os.environ.get("CAPSULE_SANITIZED"):
+        assert before[1][0] < 8192
+    for _ in range(int(os.environ.get("CAPSULE_CONNECTIONS", "10000")) - 500):
+        ask(host)
+    time.sleep(0.2)
+    after = [(rss_kib(pid), descriptors(pid)) for pid in pids]
+    for (rss0, fds0), (rss1, fds1) in zip(before, after):
+        assert os.environ.get("CAPSULE_SANITIZED") or rss1 - rss0 < 512
+        assert abs(fds1 - fds0) <= 2
+
+
+# ---- 5: stopping ----
+
+def started(p):
+    with p.dial_when_up(17000) as s:
+        for line in s.makefile("rb"):
+            if json.loads(line).get("phase") == "app":
+                return
+
+
+def test_sigterm_lets_the_app_flush(pair, tmp_path):
+    flushed = tmp_path / "flushed"
+    p = pair(runtime={"stop_grace_secs": 10})
+    p.runtime("sh", "-c", f"trap 'sleep 3; echo done > {flushed}; exit 0' TERM; echo ready; "
+                          "while :; do sleep 0.1; done")
+    shell = p.shell()
+    started(p)
+    time.sleep(0.5)
+    began = time.monotonic()
+    shell.send_signal(signal.SIGTERM)
+    _, err = shell.communicate(timeout=20)
+    assert shell.returncode == 109
+    assert 2.5 < time.monotonic() - began < 8
+    assert flushed.read_text() == "done\n"
+    assert b"capsule: enclave stopped\n" in err
+
+
+def test_app_that_ignores_term_is_killed_after_the_grace(pair):
+    p = pair(runtime={"stop_grace_secs": 1})
+    p.runtime("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+    shell = p.shell()
+    started(p)
+    time.sleep(0.3)
+    began = time.monotonic()
+    shell.send_signal(signal.SIGINT)
+    assert shell.wait(20) == 109
+    assert 0.9 < time.monotonic() - began < 5
+    assert p.runtime_process.wait(10) == 0
+
+
+def test_other_signals_reach_the_app(pair):
+    p = pair()
+    p.runtime("sh", "-c", "trap 'echo got usr1; exit 4' USR1; echo ready; while :; do sleep 0.05; done")
+    shell = p.shell()
+    started(p)
+    time.sleep(0.3)
+    p.runtime_process.send_signal(signal.SIGUSR1)
+    out, _ = shell.communicate(timeout=20)
+    assert shell.returncode == 4 and b"got usr1" in out
+
+
+def test_enclave_that_vanishes_is_reported(pair):
+    p = pair()
+    p.runtime("sh", "-c", "sleep 60")
+    shell = p.shell()
+    started(p)
+    time.sleep(0.3)
+    p.runtime_process.kill()
+    _, err = shell.communicate(timeout=30)
+    assert shell.returncode == 1
+    assert b"enclave died" in err
+
+
+# ---- 10: descriptor exhaustion ----
+
+@pytest.mark.parametrize("side", ["shell", "runtime"])
+def test_descriptor_exhaustion_recovers(pair, side):
+    p, host = start_echo(pair, **{f"{side}_files": 60})
+    crowd = []
+    for _ in range(120):
+        s = socket.socket()
+        s.settimeout(2)
+        try:
+            s.connect(("127.0.0.1", host))
+            crowd.append(s)
+        except OSError:
+            s.close()
+    time.sleep(0.5)
+    for s in crowd:
+        s.close()
+
+    def served():
+        try:
+            return ask(host) == b"ping"
+        except OSError:
+            return False
+    wait_for(served, 15, "service after exhaustion")
+    if side == "runtime":  # its other listeners, too
+        with p.dial(17000) as s:
+            assert b"running" in s.recv(200)
+        with p.dial(17001) as s:
+            assert s.recv(20)
+    assert p.shell_process.poll() is None
+
+
+# ---- 11: descendants ----
+
+def test_daemons_of_the_app_are_reaped_and_killed(pair, tmp_path):
+    pids = tmp_path / "pids"
+    code = f"""
+import os, signal, time
+for stubborn in (False, True):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            if stubborn: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            open({str(pids)!r}, 'a').write('%d\\n' % os.getpid())
+            time.sleep(600)
+        os._exit(0)
+for _ in range(20):
+    if os.fork() == 0:
+        if os.fork() == 0: os._exit(0)
+        os._exit(0)
+    os.wait()
+while not os.path.exists({str(pids)!r}) or len(open({str(pids)!r}).readlines()) < 2: time.sleep(0.01)
+time.sleep(0.3)
+"""
+    status, _, _ = pair().run(PYTHON, "-c", code)
+    assert status == 0
+    for pid in pids.read_text().split():
+        assert not os.path.exists(f"/proc/{pid}"), "left behind"
+
+
+# ---- hostile host ----
+
+def test_status_commands_are_bounded_and_rated(pair):
+    p = pair()
+    p.runtime("sh", "-c", "sleep 60")
+    with p.dial_when_up(17000) as s:
+        s.sendall(b"\n" * 10 + b"x" * 100000 + b"\n" + b'{"cmd":"halt"}\n' + bytes(range(256)))
+        time.sleep(1.2)
+        assert p.runtime_process.poll() is None
+        s.sendall(b'\n{"cmd":"reboot"}\n')  # this uses up the second
+        s.sendall(b'{"cmd":"stop","grace_ms":0}\n')
+        time.sleep(0.3)
+        assert p.runtime_process.poll() is None, "one command a second"
+        time.sleep(1.1)
+        s.sendall(b'{"cmd":"stop","grace_ms":1000}\n')
+        lines = [json.loads(line) for line in s.recv(4096).split(b"\n") if line]
+        while lines[-1]["status"] == "running":
+            lines += [json.loads(line) for line in s.recv(4096).split(b"\n") if line]
+    assert lines[-1] == {"status": "signaled", "signal": 15, "name": "SIGTERM", "core": False}
+
+
+def test_unknown_ports_and_bad_greetings_are_refused(pair):
+    p = pair()
+    p.runtime("sh", "-c", "sleep 60")
+    p.dial_when_up(17000).close()
+    with pytest.raises(ConnectionRefusedError):
+        p.dial(12345)
+    for greeting in (b"HELLO\n", b"CONNECT\n", b"CONNECT -1\n", b"CONNECT 17000x\n", b"x" * 64,
+                     b"CONNECT 99999999999\n"):
+        s = socket.socket(socket.AF_UNIX)
+        fd = os.open(p.dir, os.O_PATH)
+        s.connect(f"/proc/self/fd/{fd}/v.sock")
+        os.close(fd)
+        s.settimeout(10)
+        s.sendall(greeting)
+        try:
+            assert s.recv(10) == b""
+        except ConnectionResetError:
+            pass
+        s.close()
+    p.dial(17000).close()
+
+
+# ---- usage of the shell ----
+
+@pytest.mark.parametrize("options, text", [
+    (["-p", "80:90:100:110"], "-p 80:90:100:110"),
+    (["-p", "99999:80"], "host port"),
+    (["--cpu-count", "0"], "--cpu-count 0"),
+    (["--bogus"], "unknown option --bogus"),
+])
+def test_usage_errors_exit_2(pair, options, text):
+    shell = pair().shell(*options)
+    _, err = shell.communicate(timeout=10)
+    assert shell.returncode == 2 and text in err.decode()
+
+
+def test_port_in_use_is_named(pair):
+    port = free_port()
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        taken = s.getsockname()[1]
+        p = pair(ingress=[{"listen_port": port}])
+        shell = p.shell("-p", f"127.0.0.1:{taken}:{port}")
+        _, err = shell.communicate(timeout=10)
+    assert shell.returncode == 1
+    assert f"listening on 127.0.0.1:{taken}: Address already in use" in err.decode()
