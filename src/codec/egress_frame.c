@@ -129,7 +129,7 @@ static void copy_printable(const char *text, char out[EGRESS_MESSAGE_MAX + 1])
 {
     size_t n = 0;
 
-    for (; text[n] && n < EGRESS_MESSAGE_MAX; n++)
+    for (; n < EGRESS_MESSAGE_MAX && text[n]; n++)
         out[n] = text[n] >= 0x20 && text[n] < 0x7f ? text[n] : '?';
     out[n] = '\0';
 }
