@@ -510,9 +510,9 @@ static void on_timeout(void *arg)
 {
     struct api_request *req = arg;
 
-    if (req->state == READ_HEAD && evbuffer_get_length(stream_in(req->client)) > 0)
-        reject_head(req, 408);
-    else if (req->state == READ_BODY)
+    bool begun = req->state == READ_HEAD && evbuffer_get_length(stream_in(req->client)) > 0;
+
+    if (begun || req->state == READ_BODY)
         reject_head(req, 408);
     else
         close_connection(req);
@@ -591,13 +591,14 @@ void api_server_drain(struct api_server *s)
 
 void api_server_stop(struct api_server *s)
 {
-    struct api_request *req;
+    struct api_request *req, *next;
 
     if (!s)
         return;
     listener_free(s->listener);
     s->listener = NULL;
-    while ((req = LIST_FIRST(&s->requests))) {
+    for (req = LIST_FIRST(&s->requests); req; req = next) {
+        next = LIST_NEXT(req, link);
         if (req->state == HANDLE)
             req->state = READ_HEAD;
         close_connection(req);

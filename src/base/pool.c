@@ -62,15 +62,14 @@ static void *work(void *arg)
     struct pool_job *job;
 
     pthread_mutex_lock(&p->lock);
-    for (;;) {
-        while (!p->closing && !p->waiting.first) {
+    while (!p->closing) {
+        job = pop(&p->waiting);
+        if (!job) {
             p->idle++;
             pthread_cond_wait(&p->work, &p->lock);
             p->idle--;
+            continue;
         }
-        if (p->closing)
-            break;
-        job = pop(&p->waiting);
         pthread_mutex_unlock(&p->lock);
         job->run(job);
         pthread_mutex_lock(&p->lock);

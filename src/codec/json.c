@@ -70,11 +70,11 @@ static enum json_problem problem_of(const json_error_t *e)
 
 int json_read_object(struct slice text, json_t **out, enum json_problem *problem, struct error *err)
 {
-    enum json_problem dummy = JSON_OK;
+    enum json_problem ignored = JSON_INVALID;
     json_error_t e;
     json_t *root;
 
-    problem = problem ? problem : &dummy;
+    problem = problem ? problem : &ignored;
     *problem = JSON_INVALID;
     if (text.len == 0)
         return error_set(err, ERR_INVALID, "JSON is empty");

@@ -364,7 +364,7 @@ static void client_ended(void *arg, int sys)
     else if (c->state == CONN_HEAD)
         egress_conn_serve(c);
     else if (c->state == CONN_EXCHANGE)
-        egress_exchange_pump_request(c);
+        egress_exchange_client_ended(c);
     else if (c->state == CONN_LINGER && evbuffer_get_length(stream_out(c->client)) == 0)
         egress_conn_close(c, false);
 }
@@ -399,7 +399,6 @@ int enclave_egress_start(struct event_base *base, const struct enclave_egress_co
     e->policy = config->policy;
     e->carrier = config->carrier;
     e->port = socket_port(fd);
-    e->pool.base = base;
     e->listener = listener_new(
         base, fd,
         &(struct listener_spec){
@@ -437,12 +436,16 @@ void enclave_egress_drain(struct enclave_egress *e)
 
 void enclave_egress_stop(struct enclave_egress *e)
 {
+    struct egress_conn *next;
+
     if (!e)
         return;
     listener_free(e->listener);
     e->listener = NULL;
-    while (e->conns)
-        egress_conn_close(e->conns, true);
+    for (struct egress_conn *c = e->conns; c; c = next) {
+        next = c->next;
+        egress_conn_close(c, true);
+    }
     egress_pool_clear(&e->pool);
     free(e);
 }

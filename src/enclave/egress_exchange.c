@@ -137,9 +137,23 @@ void egress_exchange_prepare(struct egress_conn *c, const struct http_head *head
     put_str(&x->head, "\r\n");
 }
 
+/* A client that has gone altogether looks like one that waits for its answer. */
+static void limit_half_closed(struct egress_conn *c)
+{
+    if (stream_at_end(c->client))
+        stream_set_timeout(c->client, EGRESS_HALF_MS);
+}
+
+void egress_exchange_client_ended(struct egress_conn *c)
+{
+    limit_half_closed(c);
+    egress_exchange_pump_request(c);
+}
+
 void egress_exchange_begin(struct egress_conn *c)
 {
     c->state = CONN_EXCHANGE;
+    limit_half_closed(c);
     c->x.scan = (struct http_scan){0};
     stream_write(c->up, c->x.head.ptr, c->x.head.len);
     stream_read(c->up, true);
@@ -441,6 +455,7 @@ void egress_exchange_pump_response(struct egress_conn *c)
         return;
     }
     stream_flush(c->client);
+    limit_half_closed(c);
     if (rc > 0)
         finish_response(c);
     else

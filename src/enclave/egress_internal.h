@@ -11,9 +11,10 @@
 struct listener;
 struct relay;
 
-#define EGRESS_HEAD_MS   10000 /* from the first byte of a head to its last */
-#define EGRESS_IDLE_MS   75000 /* between two requests of a client */
-#define EGRESS_LINGER_MS 2000  /* for the client to read a reply that ends the connection */
+#define EGRESS_HEAD_MS   10000  /* from the first byte of a head to its last */
+#define EGRESS_IDLE_MS   75000  /* between two requests of a client */
+#define EGRESS_HALF_MS   300000 /* without a byte for a client that has ended its side */
+#define EGRESS_LINGER_MS 2000   /* for the client to read a reply that ends the connection */
 
 #define EGRESS_POOL_HOST_MAX 8 /* idle connections to one origin */
 #define EGRESS_POOL_MAX      64
@@ -21,9 +22,8 @@ struct relay;
 
 /* Idle connections to origins. */
 struct egress_pool {
-    struct event_base *base;
-    struct pooled *first;
-    size_t count;
+    struct pooled *slots[EGRESS_POOL_MAX];
+    uint64_t counter;
 };
 
 /* Takes a connection over; it is closed when the origin says anything, or after a while. */
@@ -118,6 +118,8 @@ void egress_exchange_prepare(struct egress_conn *c, const struct http_head *head
                              const struct http_target *t, const struct http_body *body);
 /* c->up has just become usable. */
 void egress_exchange_begin(struct egress_conn *c);
+/* The client sends no more. May free `c`. */
+void egress_exchange_client_ended(struct egress_conn *c);
 /* Moves body bytes as far as both sides allow. May free `c`. */
 void egress_exchange_pump_request(struct egress_conn *c);
 void egress_exchange_pump_response(struct egress_conn *c);

@@ -347,12 +347,16 @@ void host_egress_drain(struct host_egress *e)
 
 void host_egress_stop(struct host_egress *e)
 {
+    struct session *next;
+
     if (!e)
         return;
     carrier_unlisten(e->carrier, e->listener);
     e->listener = NULL;
-    while (!LIST_EMPTY(&e->sessions))
-        session_free(LIST_FIRST(&e->sessions));
+    for (struct session *s = LIST_FIRST(&e->sessions); s; s = next) {
+        next = LIST_NEXT(s, link);
+        session_free(s);
+    }
     resolver_free(e->resolver);
     free(e->own);
     free(e);

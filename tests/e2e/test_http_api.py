@@ -1,11 +1,8 @@
 """The API's HTTP server on raw sockets: spec/capsule-api.md sections 2 and 14 (rows 2 and 3).
-
-CAPSULE_BUILD names the build directory (default: build).
 """
 import concurrent.futures
 import json
 import os
-import pathlib
 import re
 import socket
 import subprocess
@@ -13,10 +10,9 @@ import time
 
 import pytest
 
+from conftest import APPS
 from http_client import Response, ask, recv_all
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("CAPSULE_BUILD", ROOT / "build"))
 LIMIT = 10485760
 
 
@@ -27,7 +23,7 @@ def str_start(value):
 
 class Api:
     def __init__(self, *args):
-        self.proc = subprocess.Popen([BUILD / "tests/peers/api_peer", *map(str, args)],
+        self.proc = subprocess.Popen([APPS / "api_peer", *map(str, args)],
                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.port = int(self.proc.stdout.readline())
 
