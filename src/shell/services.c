@@ -122,8 +122,24 @@ static void stop_clock(struct shell *sh)
     sh->clock = NULL;
 }
 
+/* Launchers with AF_VSOCK have a real module; the others run on this machine. */
+static int start_soft_nsm(struct shell *sh, struct error *err)
+{
+    if (!sh->launcher || !sh->launcher->uses_unix_carrier)
+        return 0;
+    return host_soft_nsm_start(sh->base, sh->carrier, sh->options.eif_file, sh->options.debug,
+                               &sh->soft_nsm, err);
+}
+
+static void stop_soft_nsm(struct shell *sh)
+{
+    host_soft_nsm_stop(sh->soft_nsm);
+    sh->soft_nsm = NULL;
+}
+
 /* spec/runtime.md section 2.2, item 3: the order must hold. */
 const struct shell_service shell_services[] = {
+    {"soft-nsm", start_soft_nsm, NULL, stop_soft_nsm},
     {"clock", start_clock, NULL, stop_clock},
     {0},
 };

@@ -6,6 +6,7 @@
 #include "host/clock_server.h"
 #include "host/ingress.h"
 #include "host/log_reader.h"
+#include "host/soft_nsm.h"
 #include "host/status_reader.h"
 #include "launch/carrier_dir.h"
 #include "launch/launcher.h"
@@ -44,6 +45,7 @@ struct shell {
     struct carrier *carrier;
     struct claim *claim;
     size_t started; /* services of the table that run */
+    struct host_soft_nsm *soft_nsm;
     struct clock_server *clock;
     struct host_ingress *ingress;
     struct log_reader *log;
