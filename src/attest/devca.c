@@ -216,8 +216,8 @@ static int make_authority(struct devca *ca, enum devcert_level i, int64_t now, s
     a->cert = devcert_make(&spec, err);
     if (!a->cert || devcert_to_der(a->cert, &a->der, err) < 0)
         return -1;
-    a->start = now;
-    a->end = now + devcert_lifetime(i);
+    a->start = seconds_of(X509_get0_notBefore(a->cert));
+    a->end = seconds_of(X509_get0_notAfter(a->cert));
     return 0;
 }
 

@@ -7,15 +7,15 @@
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 
-#define DAY           INT64_C(86400)
-#define LEAF_BACKDATE 3
+#define DAY      INT64_C(86400)
+#define BACKDATE 3 /* seconds; for verifiers whose clock is a little behind */
 
 struct extension {
     int nid;
     const char *value; /* in OpenSSL's configuration syntax */
 };
 
-/* Every row is a level; the order of names and extensions is AWS's, which varies. */
+/* Every row is a level; the order of its extensions is AWS's, which varies. */
 static const struct level {
     int64_t lifetime;
     bool has_place; /* locality and state in the subject */
@@ -44,7 +44,7 @@ static const struct level {
                            {NID_key_usage, "critical,keyCertSign"},
                            {NID_subject_key_identifier, "hash"},
                            {NID_authority_key_identifier, "keyid:always"}}},
-    [DEVCERT_LEAF] = {DAY / 8 + LEAF_BACKDATE,
+    [DEVCERT_LEAF] = {DAY / 8 + BACKDATE,
                       true,
                       {{NID_basic_constraints, "critical,CA:FALSE"},
                        {NID_key_usage, "digitalSignature,nonRepudiation"}}},
@@ -83,7 +83,7 @@ static bool set_serial(X509 *cert, const uint8_t serial[16])
 
 static bool set_times(X509 *cert, const struct devcert_spec *spec)
 {
-    int64_t start = spec->now - (spec->level == DEVCERT_LEAF ? LEAF_BACKDATE : 0);
+    int64_t start = spec->now - BACKDATE;
 
     return ASN1_TIME_set(X509_getm_notBefore(cert), start) &&
            ASN1_TIME_set(X509_getm_notAfter(cert), start + levels[spec->level].lifetime);

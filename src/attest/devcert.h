@@ -20,7 +20,7 @@ struct devcert_spec {
     enum devcert_level level;
     const char *common_name;
     uint8_t serial[16];
-    int64_t now;      /* start of the lifetime; the leaf starts 3 s earlier */
+    int64_t now;      /* the lifetime starts 3 s earlier */
     EVP_PKEY *key;    /* the subject's; only its public half is used */
     X509 *issuer;     /* NULL: self-signed */
     EVP_PKEY *signer; /* the issuer's key, or the subject's own */

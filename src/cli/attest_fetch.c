@@ -83,7 +83,6 @@ static void set_options(CURL *curl, const struct fetch *f, const struct buf *req
     curl_easy_setopt(curl, CURLOPT_USERAGENT, "capsule-cli/" CAPSULE_VERSION);
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, CONNECT_SECONDS);
     curl_easy_setopt(curl, CURLOPT_TIMEOUT, TOTAL_SECONDS);
-    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_MAXFILESIZE, (long)ATTEST_INPUT_MAX);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_body);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);

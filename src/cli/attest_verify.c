@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "crypto/pem.h"
+#include "eif/eif.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -44,6 +45,21 @@ static int add_pcr(struct request *r, const char *text, struct error *err)
                          (unsigned int)index);
     if (attest_policy_expect_pcr(&r->policy, (unsigned int)index, value, err) < 0)
         return error_wrap(err, "attest: --pcr");
+    return 0;
+}
+
+/* What an enclave that runs this image reports; its PCR8 only when the file is signed. */
+static int add_image(struct request *r, const char *path, struct error *err)
+{
+    struct eif_measurements m;
+
+    if (eif_measure_file(path, &m, err) < 0)
+        return error_wrap(err, "--eif");
+    if (attest_policy_expect_pcr(&r->policy, 0, m.pcr0, err) < 0 ||
+        attest_policy_expect_pcr(&r->policy, 1, m.pcr1, err) < 0 ||
+        attest_policy_expect_pcr(&r->policy, 2, m.pcr2, err) < 0 ||
+        (m.has_signature && attest_policy_expect_pcr(&r->policy, 8, m.pcr8, err) < 0))
+        return error_wrap(err, "attest: --eif");
     return 0;
 }
 
@@ -109,6 +125,8 @@ static int take_option(struct request *r, int c, const char *value, struct error
         return set_expected("--public-key", value, &r->public_key, &r->policy.public_key, err);
     case 'p':
         return add_pcr(r, value, err);
+    case 'e':
+        return add_image(r, value, err);
     default:
         r->policy.allow_debug = true;
         return 0;
@@ -119,15 +137,11 @@ static int take_option(struct request *r, int c, const char *value, struct error
 static const char *parse(struct request *r, int argc, char **argv, struct error *err)
 {
     static const struct option options[] = {
-        {"root", required_argument, NULL, 'r'},
-        {"at", required_argument, NULL, 't'},
-        {"max-age", required_argument, NULL, 'm'},
-        {"nonce", required_argument, NULL, 'n'},
-        {"user-data", required_argument, NULL, 'u'},
-        {"public-key", required_argument, NULL, 'k'},
-        {"pcr", required_argument, NULL, 'p'},
-        {"allow-debug", no_argument, NULL, 'd'},
-        {0},
+        {"root", required_argument, NULL, 'r'},      {"at", required_argument, NULL, 't'},
+        {"max-age", required_argument, NULL, 'm'},   {"nonce", required_argument, NULL, 'n'},
+        {"user-data", required_argument, NULL, 'u'}, {"public-key", required_argument, NULL, 'k'},
+        {"pcr", required_argument, NULL, 'p'},       {"eif", required_argument, NULL, 'e'},
+        {"allow-debug", no_argument, NULL, 'd'},     {0},
     };
     int c;
 
@@ -162,8 +176,9 @@ static void warn_of_gaps(const struct attest_policy *policy)
     const uint32_t image = 1u << 0, parts = 1u << 1 | 1u << 2, signer = 1u << 8;
 
     if (!(policy->pcrs & (image | signer)) && (policy->pcrs & parts) != parts)
-        fprintf(stderr, "capsule-cli: warning: no image was expected (--pcr 0, --pcr 1 and 2, or "
-                        "--pcr 8): any enclave's document would pass\n");
+        fprintf(stderr,
+                "capsule-cli: warning: no image was expected (--eif, --pcr 0, --pcr 1 and 2, "
+                "or --pcr 8): any enclave's document would pass\n");
     if (!policy->nonce.present)
         fprintf(stderr, "capsule-cli: warning: no nonce was expected (--nonce): the document may "
                         "have been recorded earlier\n");

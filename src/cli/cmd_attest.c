@@ -53,6 +53,7 @@ const struct subcommand cmd_attest = {
         "                         live for three hours: for a stored document give its own time\n"
         "      --max-age SECONDS  refuse documents that are older than this, or from the future\n"
         "      --pcr N=HEX        expect PCR N to have this value; may be given several times\n"
+        "      --eif FILE         expect PCR0, 1 and 2 of this image, and PCR8 when it is signed\n"
         "      --nonce HEX        expect this nonce\n"
         "      --user-data HEX    expect this user data\n"
         "      --public-key HEX   expect this public key\n"

@@ -236,7 +236,7 @@ static int find_image(struct run *r, const char *name, struct error *err)
         return error_wrap(err, "reading the manifest of %s", name);
     /* Where an OCI image layout keeps its blobs. */
     digest_text(&image.eif.digest, digest);
-    *strchr(digest, ':') = '/';
+    digest[strcspn(digest, ":")] = '/';
     r->eif = xasprintf("%s/blobs/%s", store_dir(s), digest);
     return 0;
 }

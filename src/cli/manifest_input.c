@@ -24,5 +24,7 @@ int cli_load_manifest(const char *path, bool strict, struct manifest **out, stru
     manifest_problems_print(&problems, file, stderr);
     if (rc < 0 && problems.count > 0)
         return sum_up(file, &problems, err);
+    if (rc < 0 && err->kind == ERR_NOT_FOUND && strcmp(path, MANIFEST_DEFAULT_FILE) == 0)
+        error_hint(err, "write one here, or name another file with -f FILE");
     return rc;
 }

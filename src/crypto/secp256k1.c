@@ -25,8 +25,7 @@ void k256_key_free(struct k256_key *key)
 /* Blinding protects the scalar from side channels; without kernel randomness nothing is safe. */
 static secp256k1_context *blinded_context(void)
 {
-    secp256k1_context *ctx =
-        secp256k1_context_create(SECP256K1_CONTEXT_SIGN | SECP256K1_CONTEXT_VERIFY);
+    secp256k1_context *ctx = secp256k1_context_create(SECP256K1_CONTEXT_NONE);
     uint8_t seed[32];
 
     ossl_must(ctx && entropy_kernel.fill(NULL, seed, sizeof(seed), NULL) == 0 &&

@@ -1,6 +1,7 @@
 /*
  * The soft NSM on the host-enclave link, for the launchers without Nitro hardware (design.md
- * section 2; framing: spec/nsm.md section 6.1). Signing runs beside the loop, one request at a time.
+ * section 2; framing: spec/nsm.md section 6.1). Signing runs beside the loop, one request at a
+ * time.
  */
 #ifndef CAPSULE_HOST_NSM_SERVER_H
 #define CAPSULE_HOST_NSM_SERVER_H

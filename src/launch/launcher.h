@@ -63,7 +63,8 @@ struct launcher_ops {
     /*
      * Blocks until the enclave is gone, which it is when end_fd() is readable; stores the wait
      * status of its PID 1 (as from waitpid), or -1 where the launcher cannot know it. Releases what
-     * the machine held for it (cgroups, working directories); -1 when that failed.
+     * the machine held for it (cgroups, working directories); -1 when that failed, *status being
+     * set all the same.
      */
     int (*reap)(struct launched *l, int *status, struct error *err);
     /* Kills everything in the enclave and reaps it. An enclave that is gone is success. */

@@ -170,17 +170,28 @@ static int tell(int fd, struct error *err)
     return error_sys(err, errno, "leading the sandbox's first process");
 }
 
+/* A group that can be made but not entered is as good as none: the delegation ends above it. */
+static void limit(struct launched *l)
+{
+    struct error err = {0};
+
+    if (cgroup_add(&l->groups, l->pid, &err) < 0)
+        log_info("sandbox", "the limits of the control groups do not hold",
+                 kv_str("reason", err.msg));
+}
+
 /* The parent's half of sandbox_enter(). */
 static int lead(struct launched *l, int fd, struct error *err)
 {
     struct enter_report r = {0};
     int rc = hear(fd, &r, err);
 
-    if (rc == 1 && (idmap_apply(&l->map, l->pid, err) < 0 ||
-                    cgroup_add(&l->groups, l->pid, err) < 0 || tell(fd, err) < 0))
-        return -1;
-    if (rc == 1)
-        rc = hear(fd, &r, err);
+    if (rc == 1) {
+        if (idmap_apply(&l->map, l->pid, err) < 0)
+            return -1;
+        limit(l);
+        rc = tell(fd, err) < 0 ? -1 : hear(fd, &r, err);
+    }
     if (rc == 1) {
         if (r.disk_upper)
             log_info("sandbox", "files that the app changes go to the disk, without a size limit: "
@@ -320,17 +331,18 @@ static int release(struct launched *l, struct error *err)
 
 static int sandbox_reap(struct launched *l, int *status, struct error *err)
 {
+    int rc = 0;
+
     if (!l->reaped) {
         while (waitpid(l->pid, &l->status, 0) < 0)
             if (errno != EINTR)
                 return error_sys(err, errno, "reaping the sandbox");
         l->reaped = true;
-        if (release(l, err) < 0)
-            return -1;
+        rc = release(l, err);
     }
     if (status)
         *status = l->status;
-    return 0;
+    return rc;
 }
 
 static int sandbox_terminate(struct launched *l, struct error *err)

@@ -147,10 +147,12 @@ static int place_fds(const struct enter_plan *plan, int carrier, int *sync, stru
         if (from[i] < 0)
             return error_sys(err, errno, "placing the sandbox's descriptors");
     }
+    *sync = from[5];
     for (int i = 0; i < 6; i++)
-        if (dup3(from[i], i, i == 5 ? O_CLOEXEC : 0) == i && i == 5)
-            *sync = 5;
-    if (*sync != 5 || syscall(SYS_close_range, 6, ~0u, 0) < 0)
+        if (dup3(from[i], i, i == 5 ? O_CLOEXEC : 0) < 0)
+            return error_sys(err, errno, "placing the sandbox's descriptors");
+    *sync = 5;
+    if (syscall(SYS_close_range, 6, ~0u, 0) < 0)
         return error_sys(err, errno, "closing the shell's descriptors in the sandbox");
     return 0;
 }
@@ -212,8 +214,12 @@ static int move_in(const struct enter_plan *plan, struct enter_report *r, int *c
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return error_sys(&r->err, errno, "tying the sandbox to its launcher");
     /* Now, so that our control group is the root of what the namespace shows. */
-    if (unshare(CLONE_NEWCGROUP) < 0)
-        return error_sys(&r->err, errno, "making a control group namespace");
+    if (unshare(CLONE_NEWCGROUP) < 0) {
+        int sys = errno;
+
+        error_sys(&r->err, sys, "making a control group namespace");
+        return idmap_hint(&r->err, sys);
+    }
     if (sandbox_mount_all(plan, &places, carrier, &r->disk_upper, &r->err) < 0)
         return -1;
     wait_for_parent(plan->sync_fd, r);

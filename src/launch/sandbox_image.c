@@ -152,7 +152,7 @@ static int identify(const struct cache *c, int fd, const char *name, char digest
 static int tree_open(const struct cache *c, const char *key, int *lock, struct error *err)
 {
     AUTO_FREE char *path = xasprintf("trees/%s", key);
-    struct stat st;
+    struct stat st, named;
 
     *lock = openat(c->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (*lock < 0)
@@ -163,7 +163,7 @@ static int tree_open(const struct cache *c, const char *key, int *lock, struct e
         return -1;
     }
     /* The evictor renames before it removes, so a name that still leads here is a whole tree. */
-    if (faccessat(c->fd, path, F_OK, 0) < 0 || st.st_nlink == 0) {
+    if (fstatat(c->fd, path, &named, AT_SYMLINK_NOFOLLOW) < 0 || named.st_ino != st.st_ino) {
         fd_close(lock);
         return 0;
     }

@@ -102,14 +102,6 @@ static char *dir_of(const char *path)
                : xstrdup(cwd);
 }
 
-static int open_error(struct error *err, int sys, const char *path)
-{
-    error_sys(err, sys, "failed to open %s", path);
-    if (sys == ENOENT)
-        error_hint(err, "name the manifest with -f FILE");
-    return -1;
-}
-
 static int read_source(int fd, const char *path, struct buf *bytes, struct error *err)
 {
     struct error why = {0};
@@ -120,7 +112,7 @@ static int read_source(int fd, const char *path, struct buf *bytes, struct error
         return error_set(err, ERR_LIMIT,
                          "invalid configuration in %s: larger than the limit of %d bytes", path,
                          MANIFEST_BYTES_MAX);
-    return open_error(err, why.sys, path);
+    return error_sys(err, why.sys, "failed to open %s", path);
 }
 
 int manifest_load_file(const char *path, unsigned flags, struct manifest **out,
@@ -141,7 +133,7 @@ int manifest_load_file(const char *path, unsigned flags, struct manifest **out,
     } else {
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
-            return open_error(err, errno, path);
+            return error_sys(err, errno, "failed to open %s", path);
         dir = dir_of(path);
         if (read_source(fd, path, &bytes, err) < 0)
             return -1;

@@ -45,11 +45,9 @@ void soft_nsm_free(struct soft_nsm *soft);
 void soft_nsm_answer(struct soft_nsm *soft, struct slice request, struct buf *answer);
 
 /*
- * Serves one connection of the stream form (section 6.1) on a blocking descriptor until the peer
- * closes it: returns 0 then, -1 when it broke. A length of 0 or above NSM_REQUEST_MAX is answered
- * with an error and ends it, returning 0. The caller keeps the descriptor; shutdown(2) on it, from
- * another thread, makes this return.
+ * The answer to a message of the stream form (section 6.1) whose announced length is 0 or above
+ * NSM_REQUEST_MAX; its body is not read, and the connection ends.
  */
-int soft_nsm_serve(struct soft_nsm *soft, int fd, struct error *err);
+void soft_nsm_refuse_length(uint32_t len, struct buf *answer);
 
 #endif

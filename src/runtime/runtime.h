@@ -2,8 +2,10 @@
 #ifndef CAPSULE_RUNTIME_RUNTIME_H
 #define CAPSULE_RUNTIME_RUNTIME_H
 
+#include "api/capsule_api.h"
 #include "codec/launch.h"
 #include "enclave/clock_client.h"
+#include "enclave/egress.h"
 #include "enclave/ingress.h"
 #include "enclave/log_server.h"
 #include "enclave/status_server.h"
@@ -31,7 +33,9 @@ struct runtime {
     struct manifest *manifest;
     struct launch launch;
     struct nsm *nsm; /* NULL without one, which only --no-bootstrap allows */
+    struct enclave_egress *egress;
     struct clock_client *clock;
+    struct capsule_api *api;
     struct enclave_ingress *ingress;
     size_t started; /* services of the table that run */
 

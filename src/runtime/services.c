@@ -66,6 +66,31 @@ static int start_machine(struct runtime *rt, struct error *err)
     return rc;
 }
 
+/* ---- egress ---- */
+
+static int start_egress(struct runtime *rt, struct error *err)
+{
+    const struct manifest_egress *m = &rt->manifest->egress;
+    const struct enclave_egress_config config = {
+        .policy = &rt->manifest->policy, .carrier = rt->carrier, .proxy_port = m->proxy_port};
+
+    if (!manifest_egress_enabled(rt->manifest))
+        return 0;
+    return enclave_egress_start(rt->base, &config, &rt->egress, err);
+}
+
+static void drain_egress(struct runtime *rt)
+{
+    if (rt->egress)
+        enclave_egress_drain(rt->egress);
+}
+
+static void stop_egress(struct runtime *rt)
+{
+    enclave_egress_stop(rt->egress);
+    rt->egress = NULL;
+}
+
 /* ---- clock ---- */
 
 static bool clock_tried(const struct runtime *rt)
@@ -104,6 +129,32 @@ static void stop_clock(struct runtime *rt)
 {
     clock_client_stop(rt->clock);
     rt->clock = NULL;
+}
+
+/* ---- Capsule API ---- */
+
+static int start_api(struct runtime *rt, struct error *err)
+{
+    const struct manifest *m = rt->manifest;
+    const struct capsule_api_config config = {
+        .port = m->api.listen_port, .aux_port = manifest_aux_port(m), .nsm = rt->nsm};
+
+    if (!m->api.present)
+        return 0;
+    if (!rt->nsm)
+        return error_set(err, ERR_UNSUPPORTED, "the Capsule API needs a security module");
+    return capsule_api_start(rt->base, &config, &rt->api, err);
+}
+
+static void drain_api(struct runtime *rt)
+{
+    capsule_api_drain(rt->api);
+}
+
+static void stop_api(struct runtime *rt)
+{
+    capsule_api_stop(rt->api);
+    rt->api = NULL;
 }
 
 /* ---- ingress ---- */
@@ -161,7 +212,9 @@ static int start_app(struct runtime *rt, struct error *err)
 const struct service runtime_services[] = {
     {"nsm", start_nsm, NULL, stop_nsm},
     {"machine", start_machine, NULL, NULL},
+    {"egress", start_egress, drain_egress, stop_egress},
     {"clock", start_clock, NULL, stop_clock},
+    {"api", start_api, drain_api, stop_api},
     {"ingress", start_ingress, drain_ingress, stop_ingress},
     {"app", start_app, NULL, NULL},
     {0},

@@ -1,6 +1,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "eif/eif.h"
 #include "shell/shell.h"
 
 #include <errno.h>
@@ -109,6 +110,28 @@ int shell_ingress_open(struct shell *sh, struct error *err)
 
 /* ---- the table ---- */
 
+static int start_egress(struct shell *sh, struct error *err)
+{
+    const struct host_egress_config config = {.policy = &sh->manifest->policy,
+                                              .carrier = sh->carrier};
+
+    if (!manifest_egress_enabled(sh->manifest))
+        return 0;
+    return host_egress_start(sh->base, &config, &sh->egress, err);
+}
+
+static void drain_egress(struct shell *sh)
+{
+    if (sh->egress)
+        host_egress_drain(sh->egress);
+}
+
+static void stop_egress(struct shell *sh)
+{
+    host_egress_stop(sh->egress);
+    sh->egress = NULL;
+}
+
 static int start_clock(struct shell *sh, struct error *err)
 {
     if (!sh->manifest->clock_sync.enabled)
@@ -122,25 +145,37 @@ static void stop_clock(struct shell *sh)
     sh->clock = NULL;
 }
 
-/* Launchers with AF_VSOCK have a real module; the others run on this machine. */
-static int start_soft_nsm(struct shell *sh, struct error *err)
+/*
+ * Launchers without hardware get a soft NSM with the measurements of the very image that runs; a
+ * real one never needs it.
+ */
+static int start_nsm(struct shell *sh, struct error *err)
 {
-    if (!sh->launcher || !sh->launcher->uses_unix_carrier)
+    struct soft_nsm_config config = {.debug = sh->options.debug};
+    struct eif_measurements pcrs;
+
+    if (!sh->launcher || sh->launcher->confidential)
         return 0;
-    return host_soft_nsm_start(sh->base, sh->carrier, sh->options.eif_file, sh->options.debug,
-                               &sh->soft_nsm, err);
+    if (eif_measure_file(sh->options.eif_file, &pcrs, err) < 0)
+        return -1;
+    memcpy(config.pcr0, pcrs.pcr0, EIF_PCR_LEN);
+    memcpy(config.pcr1, pcrs.pcr1, EIF_PCR_LEN);
+    memcpy(config.pcr2, pcrs.pcr2, EIF_PCR_LEN);
+    memcpy(config.pcr8, pcrs.pcr8, EIF_PCR_LEN);
+    return nsm_server_start(sh->base, sh->carrier, &config, &sh->nsm, err);
 }
 
-static void stop_soft_nsm(struct shell *sh)
+static void stop_nsm(struct shell *sh)
 {
-    host_soft_nsm_stop(sh->soft_nsm);
-    sh->soft_nsm = NULL;
+    nsm_server_stop(sh->nsm);
+    sh->nsm = NULL;
 }
 
 /* spec/runtime.md section 2.2, item 3: the order must hold. */
 const struct shell_service shell_services[] = {
-    {"soft-nsm", start_soft_nsm, NULL, stop_soft_nsm},
+    {"egress", start_egress, drain_egress, stop_egress},
     {"clock", start_clock, NULL, stop_clock},
+    {"nsm", start_nsm, NULL, stop_nsm},
     {0},
 };
 

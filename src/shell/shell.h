@@ -4,9 +4,10 @@
 
 #include "host/claim.h"
 #include "host/clock_server.h"
+#include "host/egress.h"
 #include "host/ingress.h"
 #include "host/log_reader.h"
-#include "host/soft_nsm.h"
+#include "host/nsm_server.h"
 #include "host/status_reader.h"
 #include "launch/carrier_dir.h"
 #include "launch/launcher.h"
@@ -45,8 +46,9 @@ struct shell {
     struct carrier *carrier;
     struct claim *claim;
     size_t started; /* services of the table that run */
-    struct host_soft_nsm *soft_nsm;
+    struct host_egress *egress;
     struct clock_server *clock;
+    struct nsm_server *nsm;
     struct host_ingress *ingress;
     struct log_reader *log;
     struct status_reader *status;

@@ -2,16 +2,14 @@
 import base64
 import http.server
 import json
-import os
-import pathlib
 import socketserver
 import subprocess
 import threading
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-CLI = os.environ.get("CAPSULE_CLI", str(ROOT / "build/bin/capsule-cli"))
+from conftest import BIN, ROOT
+
 VECTORS = json.loads((ROOT / "tests/vectors/attestation.json").read_text())
 DOCUMENTS = {d["name"]: d for d in VECTORS["documents"]}
 GOOD = base64.b64decode(DOCUMENTS["good"]["document_base64"])
@@ -19,7 +17,7 @@ NONCE = DOCUMENTS["good"]["policy"]["nonce_hex"]
 
 
 def attest(*args, **kw):
-    return subprocess.run([CLI, "attest", *map(str, args)], capture_output=True, timeout=60, **kw)
+    return subprocess.run([BIN / "capsule-cli", "attest", *map(str, args)], capture_output=True, timeout=60, **kw)
 
 
 @pytest.fixture
@@ -81,6 +79,29 @@ def test_wrong_usage(args, tmp_path):
     file.write_bytes(GOOD)
     r = attest("verify", file, *args)
     assert r.returncode == 2 and r.stdout == b"" and b"hint: see capsule-cli attest --help" in r.stderr
+
+
+def test_image_file(root, tmp_path):
+    images = {i["name"]: i for i in json.loads((ROOT / "tests/vectors/eif.json").read_text())["images"]}
+    at = ["--root", root, "--at", 1768478460, "--nonce", NONCE]
+
+    def verify(name, *args):
+        file = tmp_path / name
+        file.write_bytes(base64.b64decode(images[name]["eif_base64"]))
+        return attest("verify", "-", *at, "--eif", file, *args, input=GOOD)
+
+    r = verify("signed-384")
+    assert r.returncode == 0 and b"ok: pcr" in r.stdout and b"no image was expected" not in r.stderr
+    # the same image with another signer, or none: only the signer differs
+    assert b"rejected: pcr: PCR8 " in verify("signed-256").stderr
+    assert verify("unsigned-x86_64").returncode == 0
+    r = verify("unsigned-aarch64")
+    assert r.returncode == 1 and b"rejected: pcr: PCR0 " in r.stderr
+    r = verify("signed-384", "--pcr", "2=" + "1" * 96)
+    assert r.returncode == 2 and b"two different values" in r.stderr
+    (tmp_path / "junk").write_bytes(b"junk")
+    r = attest("verify", "-", *at, "--eif", tmp_path / "junk", input=GOOD)
+    assert r.returncode == 1 and b"--eif" in r.stderr
 
 
 def test_show_says_what_and_that_it_is_not_verified():

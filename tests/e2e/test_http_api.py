@@ -20,6 +20,11 @@ BUILD = pathlib.Path(os.environ.get("CAPSULE_BUILD", ROOT / "build"))
 LIMIT = 10485760
 
 
+def str_start(value):
+    """Test ids of a readable length."""
+    return repr(value)[:60]
+
+
 class Api:
     def __init__(self, *args):
         self.proc = subprocess.Popen([BUILD / "tests/peers/api_peer", *map(str, args)],
@@ -128,7 +133,7 @@ def test_decorated_replies(api):
     (b"GET /%s HTTP/1.1\r\n\r\n" % (b"a" * 70000), 414),
     (b"GET / HTTP/1.1\r\nA: %s\r\n\r\n" % (b"a" * 70000), 431),
     (b"GET / HTTP/1.1\r\n%s\r\n" % (b"A: b\r\n" * 101), 431),
-])
+], ids=str_start)
 def test_bad_heads(api, text, status):
     with api.connect() as sock:
         sock.sendall(text)

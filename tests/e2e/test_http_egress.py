@@ -426,7 +426,7 @@ def test_options_asterisk_and_half_closed_client(pair):
     (b"GET http://x.test/%s HTTP/1.1\r\n\r\n" % (b"a" * 70000), 414, b"longer"),
     (b"GET http://x.test/ HTTP/1.1\r\nA: %s\r\n\r\n" % (b"a" * 70000), 431, b"longer"),
     (b"GET http://x.test/ HTTP/1.1\r\n%s\r\n" % (b"A: b\r\n" * 101), 431, b"100"),
-])
+], ids=lambda value: repr(value)[:60])
 def test_bad_requests(pair, request_text, status, says):
     p = pair("--allow", "**")
     r = ask(p, request_text)

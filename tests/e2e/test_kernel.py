@@ -176,7 +176,7 @@ def test_boots_to_the_runtime(boot, platform, probe):
         assert found[key] == ["1"], key
     assert found["userns"] == ["0"]
     assert found["modules"] == ["(none)"] and found["sysrq"] == ["(none)"]
-    assert float(found["uptime"][0].split()[0]) < 10
+    assert float(found["uptime"][0].split()[0]) < 60
     print(f"kernel {found['release'][0]}: runtime after {found['uptime'][0].split()[0]} s of kernel time, "
           f"power to off in {seconds:.2f} s")
 

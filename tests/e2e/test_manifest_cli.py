@@ -70,7 +70,9 @@ def test_default_file_and_standard_input(tmp_path):
     r = cli("validate", cwd=tmp_path)
     assert r.returncode == 1
     assert r.stderr == ("capsule-cli: failed to open capsule.yaml: No such file or directory\n"
-                        "capsule-cli: hint: name the manifest with -f FILE\n")
+                        "capsule-cli: hint: write one here, or name another file with -f FILE\n")
+    r = cli("validate", "-f", "other.yaml", cwd=tmp_path)
+    assert r.stderr == "capsule-cli: failed to open other.yaml: No such file or directory\n"
     (tmp_path / "capsule.yaml").write_text(HEAD)
     assert cli("validate", cwd=tmp_path).returncode == 0
     r = cli("validate", "-f", "-", cwd=tmp_path,
@@ -243,7 +245,8 @@ def test_explain_tables(tmp_path):
 
 
 def test_explain_lines_up(tmp_path):
-    (tmp_path / "capsule.yaml").write_text(EXPLAINED.replace("cache", "c").replace("/mnt/c,", "/mnt/\u00e9\u00e9\u00e9,"))
+    (tmp_path / "capsule.yaml").write_text(
+        EXPLAINED.replace("cache", "c").replace("/mnt/c,", "/mnt/\u00e9\u00e9\u00e9,"))
     lines = cli("explain", cwd=tmp_path).stdout.splitlines()
     start = next(i for i, line in enumerate(lines) if line == "MOUNTS")
     column = lines[start + 1].index("SIZE")
@@ -259,6 +262,12 @@ def test_explain_the_minimal_manifest():
     assert "EGRESS: off" in r.stdout
     assert "MOUNTS: none" in r.stdout
     assert "capsule-cli run -f FILE\n" in r.stdout
+
+
+def test_explain_shows_hostile_text_harmless():
+    r = cli("explain", "-f", "-", stdin=HEAD.replace("name: app", 'name: "a\\u009b31m\\x7f"'))
+    assert r.returncode == 0
+    assert r.stdout.startswith("a?31m? (<stdin>)\n")
 
 
 def test_explain_refuses_what_validate_refuses():

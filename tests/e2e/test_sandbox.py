@@ -129,7 +129,10 @@ class Home:
                 os.chown(base / d, NOBODY, NOBODY)
         if kind == "subids":
             # A range for the user, in an /etc that only this run sees.
-            shutil.copytree("/etc", base / "etc", symlinks=True, ignore_dangling_symlinks=True)
+            (base / "etc").mkdir()
+            for f in ("passwd", "group", "nsswitch.conf", "login.defs", "ld.so.cache"):
+                if os.path.exists("/etc/" + f):
+                    shutil.copy("/etc/" + f, base / "etc" / f)
             for f in ("subuid", "subgid"):
                 (base / "etc" / f).write_text("nobody:%d:65536\n" % SUBIDS)
             script = 'mount --bind "$0" /etc && exec "$@"'
@@ -446,19 +449,24 @@ def test_limits_are_set(home):
     assert groups_of_ours() == before
 
 
-def test_second_start_is_fast(home, record_property):
+def test_second_start_is_fast(home):
     path = image(home.base / "a.eif", ["exit", "0"], big=200)
     first = home.run(path)
     assert first.returncode == 0 and "unpacked the image" in first.stderr, first.stderr
-    times = []
+    assert len(list((home.cache / "index").iterdir())) == 1
+    starts, runs = [], []
     for _ in range(3):
         began = time.monotonic()
         got = home.run(path)
-        times.append((time.monotonic() - began) * 1000)
+        runs.append((time.monotonic() - began) * 1000)
         assert got.returncode == 0 and "unpacked the image" not in got.stderr
-        assert float(re.search(r"started ([\d.]+)", got.stdout)[1]) < 500
-    print("\n200 MB image, %s: whole second run %.0f ms" % (home.kind, min(times)))
-    assert min(times) < 800
+        starts.append(float(re.search(r"started ([\d.]+)", got.stdout)[1]))
+    print(
+        "\n200 MB image, %s: start %.1f ms, whole run %.0f ms"
+        % (home.kind, min(starts), min(runs))
+    )
+    # The best of three: the machine may be busy with other things.
+    assert min(starts) < 500 and min(runs) < 800
 
 
 def test_same_content_is_shared_and_changes_are_seen(home):
@@ -554,11 +562,195 @@ def test_no_home(home):
     assert got.returncode == 1 and "HOME is not set" in got.stderr and "hint:" in got.stderr
 
 
-def test_namespaces_turned_off(home):
-    """The error names the sysctl. A limit of 0 in a namespace of our own shows it."""
-    script = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
-    cmd = ["unshare", "-Ur", "sh", "-c", script, "sh", *home.command(image(
-        home.base / "a.eif", ["exit", "0"]))[len(home.prefix):]]  # fmt: skip
-    got = subprocess.run([*home.prefix, *cmd], env=home.env, capture_output=True, text=True)
+def inside_limits(home, script, eif_path):
+    """Runs the driver as root of a user namespace of our own, after a script has spoilt it."""
+    script += ' && exec "$@"'
+    cmd = ["unshare", "-Urm", "sh", "-c", script, "sh", str(home.base / "driver"), str(eif_path)]
+    return subprocess.run([*home.prefix, *cmd], env=home.env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("kind", ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup"])
+def test_namespaces_turned_off(home, kind):
+    """The error tells which sysctls are behind it."""
+    path = image(home.base / "a.eif", ["exit", "0"])
+    got = inside_limits(home, "echo 0 > /proc/sys/user/max_%s_namespaces" % kind, path)
     assert got.returncode == 1
-    assert "max_user_namespaces" in got.stderr, got.stderr
+    assert ("max_user_namespaces" if kind == "user" else "user.max_*") in got.stderr, got.stderr
+    assert leftovers(home) == []
+
+
+def test_hidden_proc(home):
+    """As in a container, which covers parts of /proc."""
+    path = image(home.base / "a.eif", ["exit", "0"])
+    got = inside_limits(home, "mount -t tmpfs t /proc/fs", path)
+    assert got.returncode == 1
+    assert "mounting proc in the sandbox" in got.stderr and "run outside" in got.stderr
+    assert leftovers(home) == []
+
+
+def test_full_disk(home):
+    if home.kind != "root":
+        pytest.skip("needs a small file system")
+    path = image(home.base / "a.eif", ["exit", "7"], big=8)
+    cache = home.base / "home/.cache"
+    cache.mkdir()
+    script = (
+        "mount -t tmpfs -o size=3m t %s; \"$@\"; echo status $?; cd %s && find . | sort"
+        % (cache, cache)
+    )
+    got = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *home.command(path)],
+        env=home.env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "status 1" in got.stdout
+    assert "No space left on device" in got.stderr and str(path) in got.stderr
+    assert "hint: free some space" in got.stderr
+    assert [x for x in got.stdout.splitlines() if "trees/" in x] == []
+
+
+def test_least_recently_used_trees_go(home):
+    paths = [image(home.base / ("%d.eif" % i), ["exit", str(i)]) for i in (1, 2, 3)]
+    p = home.start(image(home.base / "s.eif", ["sleep"]))
+    wait_for(p, "sleeping")
+    for i in (0, 1):
+        assert home.run(paths[i]).returncode == i + 1
+        time.sleep(1.1)  # the order of use is kept in seconds
+    home.run(paths[0])
+    # As if each were 4 GiB: two of the three have no room beside a new one.
+    trees = home.cache / "trees"
+    for t in trees.iterdir():
+        (t / "size").write_text(str(4 << 30))
+    used = {t.name: t.stat().st_mtime for t in trees.iterdir()}
+    assert home.run(paths[2]).returncode == 3
+    left = {t.name for t in trees.iterdir()}
+    gone = set(used) - left
+    # Not the one that is running, though it is the oldest; the next oldest is 2.eif.
+    assert len(gone) == 1
+    assert gone == {sorted(used, key=used.get)[1]}
+    p.send_signal(signal.SIGTERM)
+    p.communicate(timeout=20)
+
+
+# ---- capsule-cli run: what it hands to capsule-shell ----
+
+SHELL = """#!/bin/sh
+for a in "$@"; do echo "arg $a"; [ "$last" = --manifest-file ] && cat "$a"; last=$a; done
+exit 42
+"""
+MANIFEST = """version: v1
+name: x
+target: x:latest
+sources: {app: "x:latest"}
+ingress: [{listen_port: 8080}, {listen_port: 8443}]
+"""
+
+
+@pytest.fixture
+def cli(tmp_path):
+    """capsule-cli beside a shell that tells its arguments."""
+    shutil.copy(BUILD / "bin/capsule-cli", tmp_path / "capsule-cli")
+    (tmp_path / "capsule-shell").write_text(SHELL)
+    (tmp_path / "capsule-shell").chmod(0o755)
+    image(
+        tmp_path / "a.eif",
+        ["exit", "0"],
+        extra=[
+            ("rootfs/etc/capsule", 0o40755, 0, 0, b""),
+            ("rootfs/etc/capsule/capsule.yaml", 0o100644, 0, 0, MANIFEST.encode()),
+        ],
+    )
+
+    def run(*args, **kw):
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")}
+        return subprocess.run(
+            [tmp_path / "capsule-cli", *args],
+            cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, **kw,
+        )  # fmt: skip
+
+    return run
+
+
+def words(got):
+    return [x[4:] for x in got.stdout.splitlines() if x.startswith("arg ")]
+
+
+def test_run_hands_over(cli):
+    got = cli(
+        "-v", "run", "a.eif", "-p", "127.0.0.1:1:8080/tcp", "-p", "[0:0::1]:2:8080", "-d",
+        "--cpu-count", "3", "--memory-mb", "512", "--publish-all", "--launcher", "sandbox",
+    )  # fmt: skip
+    assert got.returncode == 42, got.stderr
+    w = words(got)
+    manifest = w[w.index("--manifest-file") + 1]
+    assert w == [
+        "-v", "--launcher", "sandbox", "--eif-file", "a.eif", "--manifest-file", manifest,
+        "--debug-mode", "--cpu-count", "3", "--memory-mb", "512",
+        "-p", "127.0.0.1:1:8080", "-p", "[0:0::1]:2:8080", "-p", "8443:8443",
+    ]  # fmt: skip
+    assert MANIFEST in got.stdout
+
+
+def test_run_warns_about_ports(cli):
+    got = cli("run", "a.eif", "-p", "1:9999")
+    assert got.returncode == 42
+    warnings = [x for x in got.stderr.splitlines() if x.startswith("warn run:")]
+    assert len(warnings) == 3 and "publish=" in warnings[0]
+    assert "port=8080" in warnings[1] and "port=8443" in warnings[2]
+
+
+def test_run_takes_the_other_manifest(cli, tmp_path):
+    text = MANIFEST.replace("8443", "7000")
+    (tmp_path / "other.yaml").write_text(text)
+    assert text in cli("run", "a.eif", "-f", "other.yaml").stdout
+    assert text in cli("run", "a.eif", "-f", "-", input=text).stdout
+
+
+USAGE = [
+    (["a", "-f", "b"], "together"),
+    (["a", "b"], "unexpected"),
+    (["--nope"], "no such option"),
+    (["a", "-p"], "needs a value"),
+    (["a", "-p", "80"], "needs a host port and a container port"),
+    (["a", "-p", "0:80"], "host port"),
+    (["a", "-p", "80:0"], "port is not between"),
+    (["a", "-p", "80:65536"], "port is not between"),
+    (["a", "-p", "+80:80"], "host port"),
+    (["a", "-p", "x:80:80"], "address"),
+    (["a", "-p", "1:1/udp"], "only tcp"),
+    (["a", "-p", "80:1", "-p", "80:2"], "published twice"),
+    (["a", "--cpu-count", "0"], "--cpu-count 0"),
+    (["a", "--cpu-count", "-1"], "--cpu-count -1"),
+    (["a", "--memory-mb", "63"], "at least 64"),
+    (["a", "--memory-mb", "9999999999"], "--memory-mb"),
+    (["a", "--launcher", "docker"], "no such launcher; there are auto, nitro"),
+]
+
+
+@pytest.mark.parametrize("args,text", USAGE, ids=[" ".join(u[0]) for u in USAGE])
+def test_run_usage(cli, args, text):
+    got = cli("run", *args)
+    assert got.returncode == 2 and text in got.stderr, got.stderr
+
+
+FAILING = [
+    (["no/such:image"], "no such image", "capsule-cli build -f capsule.yaml"),
+    ([], "capsule.yaml", ""),
+    (["missing.eif"], "missing.eif", ""),
+    (["./broken.eif"], "./broken.eif", ""),
+    (["a", "--mount", "a=b"], "--mount: not available in this version", "host mounts"),
+    (["a", "--pull"], "--pull: not available in this version", "local store"),
+]
+
+
+@pytest.mark.parametrize("args,text,hint", FAILING, ids=[" ".join(u[0]) for u in FAILING])
+def test_run_fails_clearly(cli, tmp_path, args, text, hint):
+    (tmp_path / "broken.eif").write_bytes(b".eif" + bytes(600))
+    got = cli("run", *args)
+    assert got.returncode == 1 and text in got.stderr, got.stderr
+    assert hint in got.stderr
+
+
+def test_run_without_a_shell(cli, tmp_path):
+    (tmp_path / "capsule-shell").unlink()
+    got = cli("run", "a.eif")
+    assert got.returncode == 1 and "belongs beside capsule-cli" in got.stderr

@@ -10,6 +10,7 @@
 #include "launch/launcher.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,6 +38,16 @@ static void greet(int listener)
 
     if (fd >= 0)
         (void)!write(fd, "host\n", 5);
+}
+
+/* Nothing of a launch may stay open. */
+static int open_fds(void)
+{
+    int n = 0;
+
+    for (int fd = 0; fd < 1024; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
 }
 
 /* Returns when the enclave is gone, or a signal came. */
@@ -91,7 +102,7 @@ int main(int argc, char **argv)
     struct launch_request req = {.eif_fd = -1, .cpu_count = 1, .memory_mb = 256, .cid = 16};
     AUTO_FD int signals = -1, listener = -1;
     sigset_t set;
-    int status;
+    int status, fds;
 
     if (argc < 2)
         return 2;
@@ -112,7 +123,12 @@ int main(int argc, char **argv)
     }
     req.carrier_dir = dir.path;
     printf("carrier %s\n", dir.path);
+    fds = open_fds();
     status = run(&req, signals, listener, &err);
+    if (open_fds() != fds) {
+        fprintf(stderr, "launch_driver: descriptors leaked\n");
+        return 97;
+    }
     if (status < 0) {
         error_print("launch_driver", &err);
         status = 1;

@@ -1,7 +1,6 @@
 #include "unit.h"
 #include "vectors.h"
 
-#include "attest/devca.h"
 #include "attest/verify.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -10,6 +9,7 @@
 #include "crypto/pem.h"
 #include "nsm/nsm.h"
 #include "nsm/soft.h"
+#include "nsm_stream.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -17,10 +17,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 /* The vectors, and a directory for a development root. */
@@ -638,6 +635,58 @@ static void test_silent_module_times_out(void **state)
     pthread_join(liar_thread, NULL);
 }
 
+/* ---- many threads ---- */
+
+#define EXTENDS 25
+
+static void *extend_often(void *arg)
+{
+    struct nsm *nsm = arg;
+    intptr_t failed = 0;
+    uint8_t random[16];
+
+    for (int i = 0; i < EXTENDS; i++) {
+        failed |= nsm_extend_pcr(nsm, 16, slice_str("x"), NULL, NULL) < 0;
+        failed |= nsm_random(nsm, random, sizeof(random), NULL) < 0;
+    }
+    return (void *)failed;
+}
+
+/* Two clients, two threads each: no request is lost, mixed up or carried out twice. */
+static void test_many_threads(void **state)
+{
+    const struct fixture *f = *state;
+    struct server s = {.soft = fresh(f, plain)};
+    struct nsm *nsm[2];
+    uint8_t want[NSM_PCR_LEN] = {0}, got[NSM_PCR_LEN];
+    struct error err = {0};
+    pthread_t thread[4];
+    void *failed;
+    bool locked;
+
+    for (size_t i = 0; i < 2; i++) {
+        nsm[i] = nsm_open_stream(dial, &s, 20000);
+        assert_ok(nsm_describe_pcr(nsm[i], 16, &locked, got, &err)); /* dials, one after another */
+    }
+    for (size_t i = 0; i < ARRAY_LEN(thread); i++)
+        pthread_create(&thread[i], NULL, extend_often, nsm[i % 2]);
+    for (size_t i = 0; i < ARRAY_LEN(thread); i++) {
+        pthread_join(thread[i], &failed);
+        assert_null(failed);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(thread) * EXTENDS; i++) {
+        AUTO_HASH struct hash *h = hash_new(HASH_SHA384);
+
+        hash_update(h, slice_of(want, sizeof(want)));
+        hash_update(h, slice_str("x"));
+        hash_final(h, want);
+    }
+    assert_ok(nsm_describe_pcr(nsm[0], 16, &locked, got, &err));
+    assert_memory_equal(got, want, sizeof(want));
+    nsm_close(nsm[0]);
+    stop(&s, nsm[1]);
+}
+
 /* ---- the device: its driver's side of the ioctl is played here, by the soft NSM ---- */
 
 static struct {
@@ -734,133 +783,6 @@ static void test_device_that_is_not_there(void **state)
     nsm_close(nsm);
 }
 
-/* ---- the development PKI ---- */
-
-#define MODULE "i-0123456789abcdef0-enc0190a1b2c3d4e5f6"
-
-static void test_chain_is_renewed_in_time(void **state)
-{
-    const struct fixture *f = *state;
-    static const struct {
-        int64_t after;                        /* seconds */
-        bool leaf, instance, zonal, regional; /* renewed since the row before */
-    } rows[] = {
-        {0, true, true, true, true},
-        {2 * 3600, false, false, false, false},
-        {3 * 3600 - 299, true, false, false, false},
-        {20 * 3600 + 3601, true, true, false, false},
-        {86400 * 5 + 1, true, true, true, false},
-        {86400 * 14 + 1, true, true, true, true},
-    };
-    int64_t start = clock_real_ns() / 1000000000;
-    struct buf old[5] = {{0}};
-    struct error err = {0};
-    struct devca *ca = devca_open(f->dir, MODULE, &err);
-
-    assert_non_null(ca);
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        struct devca_identity id;
-        const bool renewed[5] = {false, rows[i].regional, rows[i].zonal, rows[i].instance,
-                                 rows[i].leaf};
-
-        assert_ok(devca_identity(ca, start + rows[i].after, &id, &err));
-        for (size_t k = 0; k < 5; k++) {
-            struct slice now = k < 4 ? id.cabundle[k] : id.certificate;
-
-            assert_true(now.len > 0 && now.len <= 1024);
-            if (i > 0)
-                assert_int_equal(!slice_equal(now, buf_slice(&old[k])), renewed[k]);
-            buf_free(&old[k]);
-            old[k] = BUF(1024);
-            assert_int_equal(buf_append(&old[k], now.ptr, now.len), 0);
-        }
-    }
-    for (size_t k = 0; k < 5; k++)
-        buf_free(&old[k]);
-    devca_free(ca);
-}
-
-static void test_root_is_made_once_by_racing_processes(void **state)
-{
-    const struct fixture *f = *state;
-    char *dir = xasprintf("%s/deep/race", f->dir), *key = xasprintf("%s/root.key", dir),
-         *pem = xasprintf("%s/root.pem", dir);
-    AUTO_BUF struct buf first = BUF(4096), second = BUF(4096);
-    struct error err = {0};
-    struct stat st;
-    pid_t pid[6];
-
-    for (size_t i = 0; i < ARRAY_LEN(pid); i++) {
-        pid[i] = fork();
-        if (pid[i] == 0) {
-            struct devca *ca = devca_open(dir, MODULE, &err);
-            struct devca_identity id;
-            AUTO_BUF struct buf text = BUF(4096), der = BUF(1024);
-
-            /* the root in use is the one that was published */
-            _exit(!(ca && devca_identity(ca, clock_real_ns() / 1000000000, &id, &err) == 0 &&
-                    file_read(pem, &text, &err) == 0 &&
-                    pem_decode("CERTIFICATE", buf_slice(&text), &der, &err) == 0 &&
-                    slice_equal(buf_slice(&der), id.cabundle[0])));
-        }
-    }
-    for (size_t i = 0; i < ARRAY_LEN(pid); i++) {
-        int status;
-
-        waitpid(pid[i], &status, 0);
-        assert_int_equal(status, 0);
-    }
-    assert_int_equal(stat(key, &st), 0);
-    assert_int_equal(st.st_mode & 07777, 0600);
-    assert_int_equal(stat(dir, &st), 0);
-    assert_int_equal(st.st_mode & 07777, 0700);
-
-    /* half a root is made whole, a spoilt or open one refused */
-    assert_ok(file_read(pem, &first, &err));
-    unlink(pem);
-    devca_free(devca_open(dir, MODULE, &err));
-    assert_ok(file_read(pem, &second, &err));
-    assert_false(slice_equal(buf_slice(&first), buf_slice(&second)));
-    assert_ok(file_write_atomic(pem, buf_slice(&first), 0644, &err));
-    assert_null(devca_open(dir, MODULE, &err));
-    assert_non_null(strstr(err.msg, "does not belong to"));
-    assert_non_null(strstr(err.hint, dir));
-    assert_ok(file_write_atomic(pem, buf_slice(&second), 0644, &err));
-    assert_int_equal(chmod(key, 0640), 0);
-    assert_null(devca_open(dir, MODULE, &err));
-    assert_int_equal(err.kind, ERR_DENIED);
-    assert_int_equal(chmod(key, 0600), 0);
-    assert_ok(file_write_atomic(key, slice_str("rubbish"), 0600, &err));
-    assert_null(devca_open(dir, MODULE, &err));
-    free(dir);
-    free(key);
-    free(pem);
-}
-
-static void test_module_ids(void **state)
-{
-    const struct fixture *f = *state;
-    static const char *const bad[] = {
-        "",
-        "i-0123",
-        "i-0123456789abcdef0-enc0190a1b2c3d4e5f",
-        MODULE "0",
-        "x-0123456789abcdef0-enc0190a1b2c3d4e5f6",
-        "i-0123456789abcdeg0-enc0190a1b2c3d4e5f6",
-        "i-0123456789abcdef0-enc0190a1b2c3d4e5g6",
-        "i-0123456789abcdef0+enc0190a1b2c3d4e5f6",
-    };
-    struct error err = {0};
-
-    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
-        assert_null(devca_open(f->dir, bad[i], &err));
-    /* without one, it is drawn */
-    const struct soft_nsm_config config = {.ca_dir = f->dir};
-    struct soft_nsm *soft = soft_nsm_new(&config, &err);
-    assert_non_null(soft);
-    soft_nsm_free(soft);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -875,11 +797,9 @@ int main(void)
         cmocka_unit_test(test_stream_lengths),
         cmocka_unit_test(test_hostile_module),
         cmocka_unit_test(test_silent_module_times_out),
+        cmocka_unit_test(test_many_threads),
         cmocka_unit_test(test_device),
         cmocka_unit_test(test_device_that_is_not_there),
-        cmocka_unit_test(test_chain_is_renewed_in_time),
-        cmocka_unit_test(test_root_is_made_once_by_racing_processes),
-        cmocka_unit_test(test_module_ids),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

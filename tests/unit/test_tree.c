@@ -41,8 +41,10 @@ static void put_link(struct tree *t, const char *path, const char *target)
 }
 
 /* "d usr|- usr/a=text|l lib=usr/lib|..." with hard-link groups as "#INO". */
-static const char *show(struct tree *t, struct buf *out)
+static const char *show(struct tree *t)
 {
+    static struct buf shown = BUF(100000);
+    struct buf *out = &shown;
     AUTO_TREE_WALK struct tree_walk *w = tree_walk_new(t);
     struct error err = {0};
     struct tree_entry e;
@@ -77,7 +79,6 @@ static const char *show(struct tree *t, struct buf *out)
 }
 
 #define START                                                                                      \
-    AUTO_BUF struct buf text = BUF(100000);                                                        \
     struct error err = {0};                                                                        \
     AUTO_TREE struct tree *t = tree_new(NULL, &err);                                               \
     (void)state;                                                                                   \
@@ -94,8 +95,8 @@ static void test_order_is_that_of_full_paths(void **state)
     put_file(t, "a/c/d", "5");
     put_file(t, "a0", "6");
     put_file(t, "a/b-", "7");
-    assert_string_equal(show(t, &text), "d a|d a-|- a-.c=4|- a-/x=3|- a.b=2|- a/b=1|- a/b-=7|"
-                                        "d a/c|- a/c/d=5|- a0=6");
+    assert_string_equal(show(t), "d a|d a-|- a-.c=4|- a-/x=3|- a.b=2|- a/b=1|- a/b-=7|"
+                                 "d a/c|- a/c/d=5|- a0=6");
 }
 
 static void test_order_against_a_sort(void **state)
@@ -137,7 +138,7 @@ static void test_nothing_gets_out(void **state)
     put_file(t, "root/root/there", "d");
     put_link(t, "dangling", "/made/../deep");
     put_file(t, "dangling/x", "e");
-    assert_string_equal(show(t, &text),
+    assert_string_equal(show(t),
                         "- abs=b|l dangling=/made/../deep|d deep|- deep/x=e|d etc|- etc/passwd=a|"
                         "- here=c|d made|l root=/|- there=d|l up=../../..");
     put_link(t, "loop1", "loop2");
@@ -164,11 +165,11 @@ static void test_types_replace_and_directories_merge(void **state)
     put_dir(t, "f", 0755);
     put_dir(t, "l", 0755);
     put_file(t, "l/two", "3");
-    assert_string_equal(show(t, &text), "d d|- d/one=1|d f|d l|- l/two=3");
+    assert_string_equal(show(t), "d d|- d/one=1|d f|d l|- l/two=3");
     assert_true(tree_lookup(t, slice_str("d"), false, &e));
     assert_int_equal(e.mode & 07777, 0700);
     put_file(t, "d", "4");
-    assert_string_equal(show(t, &text), "- d=4|d f|d l|- l/two=3");
+    assert_string_equal(show(t), "- d=4|d f|d l|- l/two=3");
 }
 
 static void test_hard_links(void **state)
@@ -180,18 +181,18 @@ static void test_hard_links(void **state)
     assert_ok(tree_link(t, slice_str("a"), slice_str("/z/orig"), &err));
     assert_ok(tree_link(t, slice_str("b"), slice_str("a"), &err));
     assert_ok(tree_link(t, slice_str("b"), slice_str("b"), &err));
-    assert_string_equal(show(t, &text), "- a=x#1|- b=x#1+|- lone=y|d z|- z/orig=x#1+");
+    assert_string_equal(show(t), "- a=x#1|- b=x#1+|- lone=y|d z|- z/orig=x#1+");
     /* A new file under one name leaves the others alone. */
     put_file(t, "a", "new");
-    assert_string_equal(show(t, &text), "- a=new|- b=x#2|- lone=y|d z|- z/orig=x#2+");
+    assert_string_equal(show(t), "- a=new|- b=x#2|- lone=y|d z|- z/orig=x#2+");
     /* The name replaces a directory that holds the target. */
     assert_ok(tree_link(t, slice_str("z"), slice_str("z/orig"), &err));
-    assert_string_equal(show(t, &text), "- a=new|- b=x#2|- lone=y|- z=x#2+");
+    assert_string_equal(show(t), "- a=new|- b=x#2|- lone=y|- z=x#2+");
     assert_ok(tree_whiteout(t, slice_str("b"), &err));
-    assert_string_equal(show(t, &text), "- a=new|- b=x#2|- lone=y|- z=x#2+");
+    assert_string_equal(show(t), "- a=new|- b=x#2|- lone=y|- z=x#2+");
     assert_ok(tree_begin_layer(t, &err));
     assert_ok(tree_whiteout(t, slice_str("b"), &err));
-    assert_string_equal(show(t, &text), "- a=new|- lone=y|- z=x");
+    assert_string_equal(show(t), "- a=new|- lone=y|- z=x");
 }
 
 static void test_whiteouts_hide_lower_layers_only(void **state)
@@ -209,12 +210,11 @@ static void test_whiteouts_hide_lower_layers_only(void **state)
     assert_ok(tree_whiteout(t, slice_str("not/there"), &err));
     put_file(t, "d/late", "7");
     assert_ok(tree_make_opaque(t, slice_str("d/"), &err));
-    assert_string_equal(show(t, &text),
-                        "d d|- d/late=7|- d/new=5|d d/sub|- d/sub/new2=6|d e|- e/keep=4");
+    assert_string_equal(show(t), "d d|- d/late=7|- d/new=5|d d/sub|- d/sub/new2=6|d e|- e/keep=4");
     assert_ok(tree_begin_layer(t, &err));
     assert_ok(tree_whiteout(t, slice_str("d"), &err));
     assert_ok(tree_make_opaque(t, slice_str(""), &err));
-    assert_string_equal(show(t, &text), "");
+    assert_string_equal(show(t), "");
 }
 
 static void test_whiteout_through_links(void **state)
@@ -226,9 +226,9 @@ static void test_whiteout_through_links(void **state)
     put_link(t, "lib", "usr/lib");
     assert_ok(tree_begin_layer(t, &err));
     assert_ok(tree_whiteout(t, slice_str("lib/a"), &err));
-    assert_string_equal(show(t, &text), "l lib=usr/lib|d usr|d usr/lib|- usr/lib/b=2");
+    assert_string_equal(show(t), "l lib=usr/lib|d usr|d usr/lib|- usr/lib/b=2");
     assert_ok(tree_whiteout(t, slice_str("lib"), &err));
-    assert_string_equal(show(t, &text), "d usr|d usr/lib|- usr/lib/b=2");
+    assert_string_equal(show(t), "d usr|d usr/lib|- usr/lib/b=2");
 }
 
 static void test_limits(void **state)

@@ -1,0 +1,32 @@
+/*
+ * The Capsule API and the Aux API (spec/capsule-api.md): the routes of this version on 127.0.0.1,
+ * and a clear 501 on those that come later.
+ */
+#ifndef CAPSULE_API_CAPSULE_API_H
+#define CAPSULE_API_CAPSULE_API_H
+
+#include "api/keys.h"
+#include "api/server.h"
+
+#define API_NSM_THREADS 4  /* NSM calls in flight */
+#define API_NSM_QUEUE   64 /* and waiting; more are answered 503 */
+
+struct capsule_api;
+
+struct capsule_api_config {
+    uint16_t port;
+    uint16_t aux_port; /* 0: no Aux API */
+    struct nsm *nsm;   /* stays the caller's; must outlive the API */
+};
+
+/*
+ * Draws the keys, serves the Capsule API, then the Aux API; when the second cannot bind, the first
+ * is stopped again.
+ */
+int capsule_api_start(struct event_base *base, const struct capsule_api_config *config,
+                      struct capsule_api **out, struct error *err);
+/* Answers what is under way and takes nothing new. NULL is fine, also below. */
+void capsule_api_drain(struct capsule_api *api);
+void capsule_api_stop(struct capsule_api *api);
+
+#endif
