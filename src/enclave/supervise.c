@@ -189,6 +189,8 @@ static void on_signal(evutil_socket_t fd, short what, void *arg)
 
         if (sig == SIGCHLD)
             children = true;
+        else if ((sig == SIGTERM || sig == SIGINT) && s->app <= 0 && s->group > 0)
+            s->spec.cancelled(s->spec.arg);
         else if (sig == SIGTERM || sig == SIGINT)
             supervisor_stop_app(s, s->spec.grace_ms);
         else if (s->app > 0)

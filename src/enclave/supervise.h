@@ -24,7 +24,7 @@ struct supervisor_spec {
     void (*app_ended)(void *arg, int wait_status);
     /* supervisor_sweep() is done: nothing that we started is left. */
     void (*swept)(void *arg);
-    /* SIGTERM or SIGINT came before there was an app. */
+    /* SIGTERM or SIGINT came while no app runs: before its start or after its end. */
     void (*cancelled)(void *arg);
     void *arg;
 };
@@ -37,7 +37,7 @@ int supervisor_new(const struct supervisor_spec *spec, struct supervisor **out, 
 int supervisor_start_app(struct supervisor *s, const struct app_spec *app, struct error *err);
 /*
  * TERM to the app's process group, KILL after the grace. A second call only shortens what is left
- * of it. Without an app it calls `cancelled`.
+ * of it. Before the app's start it calls `cancelled`; after its end it does nothing.
  */
 void supervisor_stop_app(struct supervisor *s, uint32_t grace_ms);
 /* TERM, two seconds, KILL to everything that the app left running; ends with `swept`. */

@@ -32,7 +32,7 @@ struct side {
     bool watching_room;
 };
 
-/* One direction. Bytes wait in `held` or in the pipe, never in both. */
+/* One direction. Bytes in `held` are older than those in the pipe. */
 struct flow {
     struct side *from, *to;
     uint8_t *held;
@@ -104,6 +104,18 @@ static void hold(struct flow *f, const uint8_t *ptr, size_t len)
     f->held_len = len;
 }
 
+/* The receiving kind of socket cannot splice: what is in the pipe has to be copied out. */
+static void unsplice(struct flow *f)
+{
+    ssize_t n = read(f->pipe[0], shared, sizeof(shared));
+
+    f->no_splice = true;
+    if (n <= 0)
+        abort(); /* the pipe is ours, and we know what it holds */
+    f->piped -= (size_t)n;
+    hold(f, shared, (size_t)n);
+}
+
 /* Delivers what waits. Returns false when something still does, or *failed is set. */
 static bool flush(struct flow *f, bool *failed)
 {
@@ -118,6 +130,10 @@ static bool flush(struct flow *f, bool *failed)
             n = splice(f->pipe[0], NULL, f->to->fd, NULL, f->piped, SPLICE_F_NONBLOCK);
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno == EINVAL && !f->held_len) {
+            unsplice(f);
+            continue;
+        }
         if (n < 0 && errno == EAGAIN) {
             f->to->writable = false;
             return false;
@@ -212,7 +228,7 @@ static enum pump pump(struct flow *f)
             return PUMP_WAIT;
         if (moved >= BUDGET_BYTES)
             return PUMP_AGAIN;
-        if (f->pipe[0] >= 0 && f->small >= QUIET_AFTER)
+        if (f->pipe[0] >= 0 && (f->small >= QUIET_AFTER || f->no_splice))
             drop_pipe(f);
         n = f->pipe[0] >= 0 ? move_by_splice(f) : move_by_copy(f);
         if (n > 0) {

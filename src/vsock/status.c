@@ -1,6 +1,7 @@
 #include "vsock/status.h"
 
 #include "base/text.h"
+#include "config.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -92,6 +93,7 @@ static json_t *to_object(const struct status *s)
         json_array_append_new(caps, json_string("stop"));
     if (s->has_log2)
         json_array_append_new(caps, json_string("log2"));
+    json_object_set_new(o, "version", json_string(CAPSULE_VERSION));
     return o;
 }
 

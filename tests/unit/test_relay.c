@@ -344,6 +344,41 @@ static void full_listener_pauses_and_resumes(void **state)
     event_base_free(base);
 }
 
+static bool nobody(const void *arg, const struct sockaddr *peer, socklen_t len)
+{
+    (void)arg;
+    (void)peer;
+    (void)len;
+    return false;
+}
+
+/* What a foreign CID meets: closed before a byte is read, and counted. */
+static void unwelcome_peer_is_closed_and_counted(void **state)
+{
+    struct event_base *base = event_base_new();
+    struct door door = {0};
+    struct listener_spec spec = {
+        .name = "test", .max = 2, .accepted = on_accept, .arg = &door, .admit = nobody};
+    struct error err;
+    int l = listener_bind_tcp("127.0.0.1", 0, &err), peer;
+    uint16_t port = socket_port(l);
+    char byte;
+
+    (void)state;
+    door.listener = listener_new(base, l, &spec);
+    for (int i = 1; i <= 5; i++) {
+        peer = knock(port);
+        event_base_loop(base, EVLOOP_ONCE);
+        assert_int_equal(recv(peer, &byte, 1, 0), 0);
+        assert_int_equal(listener_stats_of(door.listener).refused, i);
+        fd_close(&peer);
+    }
+    assert_int_equal(door.count, 0);
+    assert_int_equal(listener_stats_of(door.listener).open, 0);
+    listener_free(door.listener);
+    event_base_free(base);
+}
+
 static void listener_survives_without_descriptors(void **state)
 {
     struct event_base *base = event_base_new();
@@ -391,6 +426,7 @@ int main(void)
         cmocka_unit_test(seeded_bytes_come_first),
         cmocka_unit_test(seeded_bytes_need_no_wake_up),
         cmocka_unit_test(full_listener_pauses_and_resumes),
+        cmocka_unit_test(unwelcome_peer_is_closed_and_counted),
         cmocka_unit_test(listener_survives_without_descriptors),
     };
 

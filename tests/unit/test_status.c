@@ -1,5 +1,6 @@
 #include "unit.h"
 
+#include "config.h"
 #include "vsock/log2.h"
 #include "vsock/status.h"
 
@@ -19,9 +20,9 @@ static void lines_are_as_specified(void **state)
         .kind = STATUS_RUNNING, .phase = PHASE_APP, .can_stop = true, .has_log2 = true};
 
     (void)state;
-    assert_string_equal(
-        format(&b, &s),
-        "{\"status\":\"running\",\"phase\":\"app\",\"caps\":[\"stop\",\"log2\"]}\n");
+    assert_string_equal(format(&b, &s),
+                        "{\"status\":\"running\",\"phase\":\"app\",\"caps\":[\"stop\",\"log2\"],"
+                        "\"version\":\"" CAPSULE_VERSION "\"}\n");
     s = (struct status){.kind = STATUS_EXITED, .code = 255};
     assert_string_equal(format(&b, &s), "{\"status\":\"exited\",\"code\":255}\n");
     s = (struct status){.kind = STATUS_SIGNALED, .signal = 15};
