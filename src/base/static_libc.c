@@ -1,8 +1,9 @@
 /*
  * What a static program cannot get from the C library: name lookup and dlopen() need shared
- * libraries at run time (NSS, modules), which an image may not have. Here they fail cleanly instead.
- * libevent and OpenSSL refer to these functions from objects that we link, but nothing of ours leads
- * there: addresses are numeric, names go through evdns, and no engine or provider is loaded.
+ * libraries at run time (NSS, modules), which an image may not have. Here they fail cleanly
+ * instead. libevent and OpenSSL refer to these functions from objects that we link, but nothing of
+ * ours leads there: addresses are numeric, names go through evdns, and no engine or provider is
+ * loaded.
  */
 #include <dlfcn.h>
 #include <netdb.h>

@@ -332,6 +332,7 @@ static int become_shell(const struct run *r, struct error *err)
         add(&a, "--log-format");
         add(&a, "json");
     }
+    add(&a, "--signal-status");
     add(&a, "--launcher");
     add(&a, r->launcher);
     add(&a, "--eif-file");
@@ -377,23 +378,24 @@ const struct subcommand cmd_run = {
     .name = "run",
     .synopsis = "[IMAGE | FILE.eif] [-f FILE|-] [-p [ADDR:]HOST:CONTAINER]... [OPTION]...",
     .summary = "Run a built image, and end with its app's exit status",
-    .help = "  IMAGE                  name of an image in the local store\n"
-            "  FILE.eif               an enclave image file; its manifest is inside\n"
-            "  -f, --file FILE        manifest whose target to run (default capsule.yaml); with\n"
-            "                         FILE.eif, the manifest of the host's side; - is standard\n"
-            "                         input\n"
-            "  -p, --publish [ADDR:]HOST:CONTAINER[/tcp]\n"
-            "                         make an ingress port reachable at a port of this machine\n"
-            "      --publish-all      all ingress ports, under their own numbers\n"
-            "  -d, --debug-mode       debug enclave (PCRs of zeros where there is hardware)\n"
-            "      --cpu-count N      instead of defaults.cpu_count\n"
-            "      --memory-mb N      instead of defaults.memory_mb\n"
-            "      --launcher NAME    nitro, nitro-cli, qemu or sandbox (default auto: the first\n"
-            "                         that this machine can use)\n"
-            "      --mount NAME=DIR   not available in this version\n"
-            "      --pull             not available in this version\n"
-            "\n"
-            "Exit status: the app's; 107 killed by a signal, 108 failed in the enclave, 109\n"
-            "stopped by a signal; 1 error here, 2 wrong usage.\n",
+    .help =
+        "  IMAGE                  name of an image in the local store\n"
+        "  FILE.eif               an enclave image file; its manifest is inside\n"
+        "  -f, --file FILE        manifest whose target to run (default capsule.yaml); with\n"
+        "                         FILE.eif, the manifest of the host's side; - is standard\n"
+        "                         input\n"
+        "  -p, --publish [ADDR:]HOST:CONTAINER[/tcp]\n"
+        "                         make an ingress port reachable at a port of this machine\n"
+        "      --publish-all      all ingress ports, under their own numbers\n"
+        "  -d, --debug-mode       debug enclave (PCRs of zeros where there is hardware)\n"
+        "      --cpu-count N      instead of defaults.cpu_count\n"
+        "      --memory-mb N      instead of defaults.memory_mb\n"
+        "      --launcher NAME    nitro, nitro-cli, qemu or sandbox (default auto: the first\n"
+        "                         that this machine can use)\n"
+        "      --mount NAME=DIR   not available in this version\n"
+        "      --pull             not available in this version\n"
+        "\n"
+        "Exit status: the app's; 107 killed by a signal, 108 failed in the enclave, 128 + signal\n"
+        "when stopped by one; 1 error here, 2 wrong usage.\n",
     .run = run,
 };

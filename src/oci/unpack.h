@@ -10,10 +10,11 @@
 
 #include "oci/blob.h"
 
-#define UNPACK_CHUNK      ((size_t)256 << 10)
-#define UNPACK_MAX        ((uint64_t)64 << 30) /* uncompressed bytes of one layer, by default */
-#define UNPACK_RATIO_FROM ((uint64_t)4 << 30)  /* up to here any ratio is fine: zero-filled files  \
-                                                */
+#define UNPACK_CHUNK ((size_t)256 << 10)
+#define UNPACK_MAX   ((uint64_t)64 << 30) /* uncompressed bytes of one layer, by default */
+#define UNPACK_RATIO_FROM                                                                          \
+    ((uint64_t)4 << 30) /* up to here any ratio is fine: zero-filled files                         \
+                         */
 #define UNPACK_RATIO_MAX 200
 /* log2 of the largest zstd window: 32 MiB. Levels up to 20 need no more; it is memory. */
 #define UNPACK_ZSTD_WINDOW 25

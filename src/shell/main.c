@@ -100,7 +100,6 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *arg)
 {
     struct shell *sh = arg;
 
-    (void)sig;
     (void)what;
     if (sh->stopping) {
         log_warn("shell", "second signal, terminating the enclave now");
@@ -108,6 +107,7 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *arg)
         return;
     }
     sh->stopping = true;
+    sh->stop_signal = (int)sig;
     log_info("shell", "stopping the enclave",
              kv_uint("grace_secs", sh->manifest ? sh->manifest->runtime.stop_grace_secs : 0));
     if (sh->status)
@@ -277,7 +277,7 @@ static int report(struct shell *sh, struct error *err)
 
     if (sh->stopping) {
         fputs("capsule: enclave stopped\n", stderr);
-        return SHELL_EXIT_STOPPED;
+        return sh->options.signal_status ? 128 + sh->stop_signal : SHELL_EXIT_STOPPED;
     }
     if (sh->failure.kind != ERR_NONE) {
         *err = sh->failure;

@@ -20,6 +20,7 @@ const char shell_help[] =
     "  --publish-all         every ingress port on the same host port\n"
     "  --debug-mode          debug enclave: console attached, measurements all zero\n"
     "  --attach DIR          start nothing: serve the enclave whose carrier directory is DIR\n"
+    "  --signal-status       end with 128 + signal instead of 109, as capsule-cli run does\n"
     "  -v                    more log lines; twice for more\n"
     "  --log-format FORMAT   text (default) or json, for our lines and the app's\n"
     "  --help, --version\n"
@@ -37,6 +38,7 @@ enum {
     OPT_LAUNCHER,
     OPT_ATTACH,
     OPT_PUBLISH_ALL,
+    OPT_SIGNAL_STATUS,
     OPT_LOG_FORMAT,
     OPT_HELP,
     OPT_VERSION
@@ -52,6 +54,7 @@ static const struct option long_options[] = {
     {"attach", required_argument, NULL, OPT_ATTACH},
     {"publish", required_argument, NULL, 'p'},
     {"publish-all", no_argument, NULL, OPT_PUBLISH_ALL},
+    {"signal-status", no_argument, NULL, OPT_SIGNAL_STATUS},
     {"log-format", required_argument, NULL, OPT_LOG_FORMAT},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
@@ -97,6 +100,9 @@ static int take(int opt, char **argv, struct shell_options *o, struct error *err
         return publish_parse(optarg, &o->publish[o->publish_count++], err);
     case OPT_PUBLISH_ALL:
         o->publish_all = true;
+        return 0;
+    case OPT_SIGNAL_STATUS:
+        o->signal_status = true;
         return 0;
     case OPT_LOG_FORMAT:
         return log_format_parse(optarg, &o->log_format, err);

@@ -20,6 +20,7 @@ struct shell_options {
     struct publish publish[PUBLISH_MAX];
     size_t publish_count;
     bool publish_all;
+    bool signal_status; /* 128 + signal instead of 109 (cli-and-build section 5.3) */
     int verbosity;
     enum log_format log_format;
     bool help;

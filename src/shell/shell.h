@@ -58,6 +58,7 @@ struct shell {
     bool log_finished;
     bool enclave_gone;
     bool stopping; /* SIGINT or SIGTERM came */
+    int stop_signal;
     bool kill_now; /* it came twice, or the grace is over */
 };
 
