@@ -685,7 +685,7 @@ def test_run_hands_over(cli):
     w = words(got)
     manifest = w[w.index("--manifest-file") + 1]
     assert w == [
-        "-v", "--launcher", "sandbox", "--eif-file", "a.eif", "--manifest-file", manifest,
+        "-v", "--signal-status", "--launcher", "sandbox", "--eif-file", "a.eif", "--manifest-file", manifest,
         "--debug-mode", "--cpu-count", "3", "--memory-mb", "512",
         "-p", "127.0.0.1:1:8080", "-p", "[0:0::1]:2:8080", "-p", "8443:8443",
     ]  # fmt: skip
@@ -875,8 +875,32 @@ def test_signal_stops_everything(programs):
     fetch(port, proc=p)
     p.send_signal(signal.SIGTERM)
     out, _ = p.communicate(timeout=30)
-    assert p.returncode == 109, out
+    assert p.returncode == 128 + signal.SIGTERM, out
     assert leftovers(home) == [] and groups_of_ours() == before
+
+
+def test_killed_shell_leaves_nothing(programs):
+    """capsule-cli became capsule-shell, so its pid is the shell's."""
+    home = programs
+    build(home, ["/serve"])
+    before_groups, before = groups_of_ours(), set(pid_ones(home))
+    port = free_port()
+    p = start_run(home, "-p", "127.0.0.1:%d:8080" % port)
+    fetch(port, proc=p)
+    ours = set(pid_ones(home)) - before
+    assert ours
+    p.kill()
+    p.communicate(timeout=20)
+    end = time.monotonic() + 5
+    while set(pid_ones(home)) & ours and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not set(pid_ones(home)) & ours
+    assert not processes_with(str(home.base))
+    p = start_run(home, "-p", "127.0.0.1:%d:8080" % port)
+    fetch(port, "/quit/0", proc=p)
+    p.communicate(timeout=20)
+    assert p.returncode == 0
+    assert leftovers(home) == [] and groups_of_ours() == before_groups
 
 
 def test_port_in_use(programs):
