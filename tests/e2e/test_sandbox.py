@@ -421,6 +421,19 @@ def test_without_xattrs_in_memory(home):
     assert home.run(path).returncode == 0 and leftovers(home) == []
 
 
+def test_groups_go_without_the_cache(home):
+    """The cache, where they are noted, may be removed while nothing runs."""
+    before = groups_of_ours()
+    p = home.start(image(home.base / "a.eif", ["sleep"]))
+    wait_for(p, "sleeping")
+    p.kill()
+    p.communicate(timeout=20)
+    time.sleep(0.2)  # the kernel ends what was inside
+    shutil.rmtree(home.cache / "runs")
+    assert home.run(image(home.base / "b.eif", ["exit", "0"])).returncode == 0
+    assert groups_of_ours() == before
+
+
 def test_memory_is_bounded(home):
     got = home.run(image(home.base / "a.eif", ["fill", "/tmp/x"]), 1, 64)
     assert console(got.stderr)["filled"] == ["31 MiB, then ENOSPC"] or console(
