@@ -6,12 +6,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 /* Splits off the text up to `stop` (or the end) and moves on behind it. */
@@ -234,13 +234,17 @@ int idmap_apply(const struct idmap *map, pid_t pid, struct error *err)
     return write_map(pid, "gid_map", map->gid, map->extents, err);
 }
 
+/*
+ * Straight to the kernel: the C library's functions make all threads change, by its list of them,
+ * which after clone3() still names the parent's; they would wait for these for ever.
+ */
 int idmap_enter(const struct idmap *map, struct error *err)
 {
-    if (!map->deny_setgroups && setgroups(0, NULL) < 0)
+    if (!map->deny_setgroups && syscall(SYS_setgroups, 0, NULL) < 0)
         return error_sys(err, errno, "dropping supplementary groups in the sandbox");
-    if (setresgid(0, 0, 0) < 0)
+    if (syscall(SYS_setresgid, 0, 0, 0) < 0)
         return error_sys(err, errno, "becoming group 0 of the sandbox");
-    if (setresuid(0, 0, 0) < 0)
+    if (syscall(SYS_setresuid, 0, 0, 0) < 0)
         return error_sys(err, errno, "becoming user 0 of the sandbox");
     return 0;
 }

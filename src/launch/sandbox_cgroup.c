@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -130,6 +131,27 @@ static bool file_has_word(const char *dir, const char *file, const char *word)
     return file_read(path, &text, NULL) == 0 && has_word(buf_cstr(&text), word, " \n");
 }
 
+/*
+ * Removes groups beside ours whose launcher (its pid is in the name, see sandbox_run) is dead and
+ * whose note is lost, because its cache was removed. Groups with processes stay: rmdir() refuses.
+ */
+static void sweep_lost(const char *dir)
+{
+    DIR *d = opendir(dir);
+    struct dirent *e;
+
+    if (!d)
+        return;
+    while ((e = readdir(d)) != NULL) {
+        int pid;
+
+        if (sscanf(e->d_name, "capsule-%d-", &pid) == 1 && pid > 0 && kill(pid, 0) < 0 &&
+            errno == ESRCH)
+            unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR);
+    }
+    closedir(d);
+}
+
 /* Takes the path. The group exists already when the cpu and cpuacct hierarchies are one mount. */
 static bool add_group(struct cgroup_set *set, char *path)
 {
@@ -185,6 +207,7 @@ static bool make_v1(const struct cgroup_sources *src, const char *controller, co
 
     if (!dir)
         return false;
+    sweep_lost(dir);
     path = xasprintf("%s/%s", dir, name);
     if (!add_group(out, path))
         return false;
@@ -235,6 +258,7 @@ static void make_v2(const struct cgroup_sources *src, const char *name,
         if (len > top)
             *strrchr(dir, '/') = '\0';
         if (access(dir, W_OK) == 0 && hands_down(dir, "memory")) {
+            sweep_lost(dir);
             (void)hands_down(dir, "cpu");
             (void)hands_down(dir, "pids");
             if (add_group(out, xasprintf("%s/%s", dir, name))) {

@@ -204,6 +204,9 @@ static int move_in(const struct enter_plan *plan, struct enter_report *r, int *c
 {
     struct mount_places places = {.rootfs = -1, .mount_point = -1, .disk = -1, .carrier = -1};
 
+    /* Here for the time up to the change of identity, which clears it, and once more after that. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return error_sys(&r->err, errno, "tying the sandbox to its launcher");
     if (open_places(plan, &places, &r->err) < 0)
         return -1;
     wait_for_parent(plan->sync_fd, r);

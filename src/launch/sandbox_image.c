@@ -8,25 +8,19 @@
 #include "crypto/hash.h"
 #include "eif/eif.h"
 #include "eif/unpack.h"
+#include "launch/file_id.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
 #define DIGEST_HEX  (2 * SHA384_LEN)
 #define APP_RAMDISK 1u
-
-/*
- * A file changed less than this before we read it could change again without a new ctime: time
- * stamps move with the kernel's tick, at most 10 ms.
- */
-#define RACY_NS 20000000ll
 
 struct cache {
     const char *path;
@@ -35,17 +29,9 @@ struct cache {
 
 /* ---- which ramdisk an EIF has ---- */
 
-static void file_id(const struct stat *st, char out[128])
-{
-    snprintf(out, 128, "%llx-%llx-%llx-%llx.%lx-%llx.%lx", (unsigned long long)st->st_dev,
-             (unsigned long long)st->st_ino, (unsigned long long)st->st_size,
-             (unsigned long long)st->st_mtim.tv_sec, (unsigned long)st->st_mtim.tv_nsec,
-             (unsigned long long)st->st_ctim.tv_sec, (unsigned long)st->st_ctim.tv_nsec);
-}
-
 static bool index_get(const struct cache *c, const struct stat *st, char digest[DIGEST_HEX + 1])
 {
-    char id[128], path[160], text[DIGEST_HEX + 2];
+    char id[FILE_ID_SIZE], path[160], text[DIGEST_HEX + 2];
     uint8_t bytes[SHA384_LEN];
     ssize_t n;
 
@@ -62,7 +48,7 @@ static bool index_get(const struct cache *c, const struct stat *st, char digest[
 /* A lost entry costs one more reading of the EIF: failures are not worth a word. */
 static void index_put(const struct cache *c, const struct stat *st, const char *digest)
 {
-    char id[128], path[160];
+    char id[FILE_ID_SIZE], path[160];
 
     file_id(st, id);
     snprintf(path, sizeof(path), "index/%s", id);
@@ -100,46 +86,23 @@ static int hash_ramdisk(int fd, const char *name, char digest[DIGEST_HEX + 1], s
     return 0;
 }
 
-static int64_t changed_ns(const struct stat *st)
-{
-    return (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
-}
-
-static bool same_file(const struct stat *a, const struct stat *b)
-{
-    return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && changed_ns(a) == changed_ns(b);
-}
-
-/* `build` then `run`: a moment's wait here saves reading the whole image once more next time. */
-static void let_time_pass(const struct stat *st)
-{
-    int64_t age = clock_real_ns() - changed_ns(st);
-
-    if (age >= 0 && age < RACY_NS)
-        poll(NULL, 0, (int)((RACY_NS - age) / 1000000) + 1);
-}
-
 static int identify(const struct cache *c, int fd, const char *name, char digest[DIGEST_HEX + 1],
                     struct error *err)
 {
     struct stat before, after;
-    int64_t start;
 
     if (fstat(fd, &before) < 0)
         return error_sys(err, errno, "looking at %s", name);
     if (index_get(c, &before, digest))
         return 0;
-    let_time_pass(&before);
-    start = clock_real_ns();
+    file_id_settle(&before);
     if (hash_ramdisk(fd, name, digest, err) < 0)
         return -1;
     if (fstat(fd, &after) < 0)
         return error_sys(err, errno, "looking at %s", name);
-    if (!same_file(&before, &after))
+    if (!file_id_same(&before, &after))
         return error_set(err, ERR_INVALID, "%s: it changed while it was being read", name);
-    if (changed_ns(&after) <= start - RACY_NS)
-        index_put(c, &after, digest);
+    index_put(c, &after, digest);
     return 0;
 }
 
@@ -245,7 +208,7 @@ static int fill_tree(const struct cache *c, const char *name, int eif_fd, const 
     if (idmap_call(map, unpack_inner, &in, err) < 0)
         return -1;
     /* The tree must be what its name, the digest, says. */
-    if (fstat(eif_fd, &after) < 0 || !same_file(&before, &after))
+    if (fstat(eif_fd, &after) < 0 || !file_id_same(&before, &after))
         return error_set(err, ERR_INVALID, "the file changed while it was being read");
     return 0;
 }

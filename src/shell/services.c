@@ -1,7 +1,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "eif/eif.h"
+#include "launch/measure_cache.h"
 #include "shell/shell.h"
 
 #include <errno.h>
@@ -156,7 +156,7 @@ static int start_nsm(struct shell *sh, struct error *err)
 
     if (!sh->launcher || sh->launcher->confidential)
         return 0;
-    if (eif_measure_file(sh->options.eif_file, &pcrs, err) < 0)
+    if (measure_eif_cached(sh->options.eif_file, &pcrs, err) < 0)
         return -1;
     memcpy(config.pcr0, pcrs.pcr0, EIF_PCR_LEN);
     memcpy(config.pcr1, pcrs.pcr1, EIF_PCR_LEN);

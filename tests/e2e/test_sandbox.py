@@ -3,11 +3,13 @@
 Each test runs as root (when we are), as an ordinary user, and as one with subordinate ids.
 """
 
+import json
 import os
 import re
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import tempfile
@@ -419,6 +421,19 @@ def test_without_xattrs_in_memory(home):
     assert home.run(path).returncode == 0 and leftovers(home) == []
 
 
+def test_groups_go_without_the_cache(home):
+    """The cache, where they are noted, may be removed while nothing runs."""
+    before = groups_of_ours()
+    p = home.start(image(home.base / "a.eif", ["sleep"]))
+    wait_for(p, "sleeping")
+    p.kill()
+    p.communicate(timeout=20)
+    time.sleep(0.2)  # the kernel ends what was inside
+    shutil.rmtree(home.cache / "runs")
+    assert home.run(image(home.base / "b.eif", ["exit", "0"])).returncode == 0
+    assert groups_of_ours() == before
+
+
 def test_memory_is_bounded(home):
     got = home.run(image(home.base / "a.eif", ["fill", "/tmp/x"]), 1, 64)
     assert console(got.stderr)["filled"] == ["31 MiB, then ENOSPC"] or console(
@@ -683,7 +698,7 @@ def test_run_hands_over(cli):
     w = words(got)
     manifest = w[w.index("--manifest-file") + 1]
     assert w == [
-        "-v", "--launcher", "sandbox", "--eif-file", "a.eif", "--manifest-file", manifest,
+        "-v", "--signal-status", "--launcher", "sandbox", "--eif-file", "a.eif", "--manifest-file", manifest,
         "--debug-mode", "--cpu-count", "3", "--memory-mb", "512",
         "-p", "127.0.0.1:1:8080", "-p", "[0:0::1]:2:8080", "-p", "8443:8443",
     ]  # fmt: skip
@@ -754,3 +769,161 @@ def test_run_without_a_shell(cli, tmp_path):
     (tmp_path / "capsule-shell").unlink()
     got = cli("run", "a.eif")
     assert got.returncode == 1 and "belongs beside capsule-cli" in got.stderr
+
+
+# ---- the whole of it: build, run, capsule-shell and capsule-runtime ----
+
+
+@pytest.fixture
+def programs(home):
+    """The programs where any user can execute them, and a root to make images from."""
+    if subprocess.run(["ldd", BUILD / "bin/capsule-runtime"], capture_output=True).returncode == 0:
+        out = subprocess.run(["ldd", BUILD / "bin/capsule-runtime"], capture_output=True, text=True)
+        if "=>" in out.stdout:
+            pytest.skip("needs a static capsule-runtime")
+    for name in ("capsule-cli", "capsule-shell", "capsule-runtime", "capsule-init"):
+        shutil.copy(BUILD / "bin" / name, home.base / name)
+    kernel = bytearray(0x1000)
+    kernel[0x1FE:0x200] = b"\x55\xaa"
+    kernel[0x202:0x206] = b"HdrS"
+    (home.base / "kernel").write_bytes(kernel)
+    (home.base / "root").mkdir()
+    shutil.copy(BUILD / "tests/unit/serve", home.base / "root/serve")
+    shutil.copy(PROBE, home.base / "root/probe")
+    return home
+
+
+def build(home, command):
+    (home.base / "root.json").write_text('{"Entrypoint":%s}' % json.dumps(command))
+    (home.base / "capsule.yaml").write_text(
+        "version: v1\nname: x\ntarget: x:latest\nsources: {app: 'dir:root'}\n"
+        "ingress: [{listen_port: 8080}]\n"
+    )
+    subprocess.run(
+        [*home.prefix, home.base / "capsule-cli", "build", "--kernel", home.base / "kernel"],
+        cwd=home.base, env=home.env, check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def start_run(home, *args):
+    p = subprocess.Popen(
+        [*home.prefix, home.base / "capsule-cli", "run", *args],
+        cwd=home.base, env=home.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    home.started.append(p)
+    return p
+
+
+def fetch(port, path="/", seconds=20, proc=None):
+    """The first answer through ingress: the shell listens before the app does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if proc and proc.poll() is not None:
+            raise AssertionError("ended with %d: %s" % (proc.returncode, proc.stdout.read()))
+        try:
+            with socket.create_connection(("127.0.0.1", port), 2) as s:
+                s.sendall(b"GET %s HTTP/1.0\r\n\r\n" % path.encode())
+                got = s.recv(1000)
+                if got:
+                    return got
+        except OSError:
+            pass
+        time.sleep(0.002)
+    raise AssertionError("no answer")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_first_byte_of_a_big_image(programs):
+    home = programs
+    block = os.urandom(1 << 20)
+    for i in range(200):
+        (home.base / "root" / ("big%03d" % i)).write_bytes(struct.pack(">I", i) + block)
+    build(home, ["/serve"])
+    before = groups_of_ours()
+    times = []
+    for _ in range(4):
+        port = free_port()
+        began = time.monotonic()
+        p = start_run(home, "-p", "127.0.0.1:%d:8080" % port)
+        assert b"hello" in fetch(port, proc=p)
+        times.append((time.monotonic() - began) * 1000)
+        fetch(port, "/quit/7")
+        out, _ = p.communicate(timeout=20)
+        assert p.returncode == 7, out
+    print("\n%s: first byte of a 200 MB image after %.0f ms" % (home.kind, min(times[1:])))
+    assert min(times[1:]) < 1000
+    assert leftovers(home) == [] and groups_of_ours() == before
+
+
+def test_app_of_the_real_runtime(programs):
+    home = programs
+    build(home, ["/probe", "app"])
+    p = start_run(home, "-p", "%d:8080" % free_port())
+    out, _ = p.communicate(timeout=20)
+    assert p.returncode == 0, out
+    c = {}
+    for line in out.splitlines():
+        key, _, value = line.partition(": ")
+        c.setdefault(key, value)
+    assert {k for k in c if re.fullmatch(r"fd \d+", k)} == {"fd 0", "fd 1", "fd 2"}
+    for key in ("ptrace 1", "open 1/fd/3", "1/root", "pidfd_getfd", "mem"):
+        assert c["app " + key] in ("EPERM", "EACCES"), key
+    assert c["carrier"] in ("EPERM", "EACCES")
+    assert c["mount"] == "EPERM" and c["socket vsock"] == "EAFNOSUPPORT"
+    assert c["interfaces"] == "lo"
+    assert "big000" not in c["root"] and "serve" in c["root"]
+
+
+def test_signal_stops_everything(programs):
+    home = programs
+    build(home, ["/serve"])
+    before = groups_of_ours()
+    port = free_port()
+    p = start_run(home, "-p", "127.0.0.1:%d:8080" % port)
+    fetch(port, proc=p)
+    p.send_signal(signal.SIGTERM)
+    out, _ = p.communicate(timeout=30)
+    assert p.returncode == 128 + signal.SIGTERM, out
+    assert leftovers(home) == [] and groups_of_ours() == before
+
+
+def test_killed_shell_leaves_nothing(programs):
+    """capsule-cli became capsule-shell, so its pid is the shell's."""
+    home = programs
+    build(home, ["/serve"])
+    before_groups, before = groups_of_ours(), set(pid_ones(home))
+    port = free_port()
+    p = start_run(home, "-p", "127.0.0.1:%d:8080" % port)
+    fetch(port, proc=p)
+    ours = set(pid_ones(home)) - before
+    assert ours
+    p.kill()
+    p.communicate(timeout=20)
+    end = time.monotonic() + 5
+    while set(pid_ones(home)) & ours and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not set(pid_ones(home)) & ours
+    assert not processes_with(str(home.base))
+    p = start_run(home, "-p", "127.0.0.1:%d:8080" % port)
+    fetch(port, "/quit/0", proc=p)
+    p.communicate(timeout=20)
+    assert p.returncode == 0
+    assert leftovers(home) == [] and groups_of_ours() == before_groups
+
+
+def test_port_in_use(programs):
+    home = programs
+    build(home, ["/serve"])
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        port = s.getsockname()[1]
+        p = start_run(home, "-p", "127.0.0.1:%d:8080" % port)
+        out, _ = p.communicate(timeout=30)
+    assert p.returncode == 1 and "127.0.0.1:%d: Address already in use" % port in out, out
+    assert leftovers(home) == []

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -95,8 +96,22 @@ static int run(const struct launch_request *req, int signals, int listener, stru
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/*
+ * Another thread, as capsule-shell has: what holds a lock when the sandbox's first process is made
+ * holds it there for ever.
+ */
+static void *other_thread(void *arg)
+{
+    for (;;) {
+        free(xmalloc(1 << 12));
+        poll(NULL, 0, 1);
+    }
+    return arg;
+}
+
 int main(int argc, char **argv)
 {
+    pthread_t thread;
     CLEANUP(carrier_dir_remove) struct carrier_dir dir = CARRIER_DIR_NONE;
     struct error err = {0};
     struct launch_request req = {.eif_fd = -1, .cpu_count = 1, .memory_mb = 256, .cid = 16};
@@ -123,6 +138,8 @@ int main(int argc, char **argv)
     }
     req.carrier_dir = dir.path;
     printf("carrier %s\n", dir.path);
+    if (pthread_create(&thread, NULL, other_thread, NULL) != 0)
+        return 96;
     fds = open_fds();
     status = run(&req, signals, listener, &err);
     if (open_fds() != fds) {
