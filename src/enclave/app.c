@@ -5,13 +5,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 /* What container engines use for an image without PATH. */
@@ -143,17 +143,24 @@ static void write_own(const char *path, const char *text)
         return; /* best effort; the descriptor closes at exec */
 }
 
+/*
+ * By system call: the library's functions want to tell all threads, of which a forked child has
+ * none, and may wait for a lock that one of them held.
+ */
 static int set_identity(const struct user *u, struct failure *f)
 {
     f->step = STEP_GROUPS;
     /* A user namespace may forbid setgroups(); then there are none to drop either. */
-    if (setgroups(u->group_count, u->groups) < 0 && (errno != EPERM || u->group_count > 0))
+    if (syscall(SYS_setgroups, u->group_count, u->groups) < 0 &&
+        (errno != EPERM || u->group_count > 0))
         return -1;
     f->step = STEP_GID;
-    if (setresgid(u->gid, u->gid, u->gid) < 0 && (getegid() != u->gid || getgid() != u->gid))
+    if (syscall(SYS_setresgid, u->gid, u->gid, u->gid) < 0 &&
+        (getegid() != u->gid || getgid() != u->gid))
         return -1;
     f->step = STEP_UID;
-    if (setresuid(u->uid, u->uid, u->uid) < 0 && (geteuid() != u->uid || getuid() != u->uid))
+    if (syscall(SYS_setresuid, u->uid, u->uid, u->uid) < 0 &&
+        (geteuid() != u->uid || getuid() != u->uid))
         return -1;
     return 0;
 }
