@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "codec/cpio.h"
 
-#define UNPACK_MEMORY_MAX ((size_t)64 * 1024 * 1024) /* bytes of paths remembered while unpacking  \
+#define UNPACK_MEMORY_MAX ((size_t)128 << 20) /* bytes of paths remembered while unpacking  \
                                                       */
 
 struct unpack_options {
