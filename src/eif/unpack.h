@@ -9,9 +9,8 @@
 #include "base/error.h"
 #include "codec/cpio.h"
 
-#define UNPACK_MEMORY_MAX                                                                          \
-    ((size_t)64 * 1024 * 1024) /* bytes of paths remembered while unpacking                        \
-                                */
+/* Bytes for paths remembered while unpacking: those of directories and hard links. */
+#define UNPACK_MEMORY_MAX ((size_t)128 << 20)
 
 struct unpack_options {
     /*
