@@ -42,7 +42,7 @@ unit: all
 ## make e2e         end-to-end tests: real processes, sockets and images (ARGS for pytest)
 e2e: all kernel
 	@tools/deps test
-	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e \
+	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e \
 	    --junitxml=$(BUILD)/pytest-e2e.xml $(ARGS)
 
 ## make test        unit, e2e and fuzz
@@ -51,7 +51,7 @@ test: unit e2e fuzz
 ## make test-peers  conformance against third-party programs, which it installs
 test-peers: all kernel
 	@tools/deps test peers
-	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(PYTHON) -m pytest -p no:cacheprovider -q tests/peers \
+	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(PYTHON) -m pytest -p no:cacheprovider -q tests/peers \
 	    --junitxml=$(BUILD)/pytest-peers.xml $(ARGS)
 
 ## make lint        format, clang-tidy, cppcheck, gcc's analyzer, house rules

@@ -47,8 +47,7 @@ static inline const json_t *image_named(const json_t *root, const char *name)
     const json_t *image;
     size_t i;
 
-    json_array_foreach(json_object_get(root, "images"), i, image)
-    {
+    json_array_foreach (json_object_get(root, "images"), i, image) {
         if (strcmp(vectors_str(image, "name"), name) == 0)
             return image;
     }

@@ -43,8 +43,7 @@ static json_t *document_named(const struct fixture *f, const char *name)
     json_t *row;
     size_t at;
 
-    json_array_foreach(json_object_get(f->root, "documents"), at, row)
-    {
+    json_array_foreach (json_object_get(f->root, "documents"), at, row) {
         if (strcmp(vectors_str(row, "name"), name) == 0)
             return row;
     }
@@ -65,8 +64,7 @@ static void policy_of(const json_t *row, struct attest_policy *policy, struct bu
         .limit_age = json_object_get(json, "max_age_ms") != NULL,
         .max_age_ms = (uint64_t)json_integer_value(json_object_get(json, "max_age_ms")),
     };
-    json_object_foreach(json_object_get(json, "pcrs"), index, value)
-    {
+    json_object_foreach (json_object_get(json, "pcrs"), index, value) {
         uint8_t pcr[ATTEST_PCR_LEN];
 
         assert_int_equal(hex_decode(slice_str(json_string_value(value)), pcr, sizeof(pcr)), 0);
@@ -90,8 +88,7 @@ static void test_every_vector(void **state)
     json_t *row;
     size_t at;
 
-    json_array_foreach(json_object_get(f->root, "documents"), at, row)
-    {
+    json_array_foreach (json_object_get(f->root, "documents"), at, row) {
         AUTO_BUF struct buf bytes = {0}, nonce = {0};
         const char *want = vectors_str(row, "error"), *name = vectors_str(row, "name");
         enum attest_failure why = ATTEST_POLICY;
@@ -134,8 +131,7 @@ static void test_members_are_read(void **state)
     const char *index;
     size_t at, seen = 0;
 
-    json_array_foreach(json_object_get(f->root, "documents"), at, row)
-    {
+    json_array_foreach (json_object_get(f->root, "documents"), at, row) {
         AUTO_BUF struct buf bytes = {0};
         struct attest_document doc;
         enum attest_failure why;
@@ -151,8 +147,7 @@ static void test_members_are_read(void **state)
                          json_integer_value(json_object_get(parsed, "timestamp")));
         assert_int_equal(__builtin_popcount(doc.pcrs),
                          json_object_size(json_object_get(parsed, "pcrs")));
-        json_object_foreach(json_object_get(parsed, "pcrs"), index, value)
-        {
+        json_object_foreach (json_object_get(parsed, "pcrs"), index, value) {
             char hex[2 * ATTEST_PCR_LEN + 1];
 
             hex_encode(doc.pcr[atoi(index)], hex);

@@ -126,8 +126,7 @@ static void test_vectors(void **state)
     size_t i, n;
 
     (void)state;
-    json_array_foreach(json_object_get(root, "cpio"), i, archive)
-    {
+    json_array_foreach (json_object_get(root, "cpio"), i, archive) {
         json_t *entries = json_object_get(archive, "entries");
         size_t count = json_array_size(entries);
         AUTO_BUF struct buf want = {0};
@@ -136,8 +135,7 @@ static void test_vectors(void **state)
         uint64_t span = 0;
         struct error err;
 
-        json_array_foreach(entries, n, entry)
-        {
+        json_array_foreach (entries, n, entry) {
             item_of_json(entry, json_integer_value(json_object_get(archive, "mtime")), &items[n]);
         }
         qsort(items, count, sizeof(items[0]), by_name);

@@ -25,8 +25,7 @@ static void test_keccak256(void **state)
     size_t at;
 
     (void)state;
-    json_array_foreach(json_object_get(root, "keccak256"), at, row)
-    {
+    json_array_foreach (json_object_get(root, "keccak256"), at, row) {
         AUTO_BUF struct buf input = {0};
         struct keccak256 k = KECCAK256_INIT;
         uint8_t digest[KECCAK256_LEN];
@@ -50,8 +49,7 @@ static void test_ethereum_keys(void **state)
     size_t at;
 
     (void)state;
-    json_array_foreach(json_object_get(root, "keys"), at, row)
-    {
+    json_array_foreach (json_object_get(root, "keys"), at, row) {
         AUTO_BUF struct buf secret = {0}, pem = BUF(400), der = BUF(400);
         uint8_t point[K256_POINT_LEN], spki[K256_SPKI_LEN];
         char address[ETH_ADDRESS_STRLEN];
@@ -70,16 +68,14 @@ static void test_ethereum_keys(void **state)
         assert_true(slice_equal(buf_slice(&der), slice_of(spki, sizeof(spki))));
         k256_key_free(key);
     }
-    json_array_foreach(json_object_get(root, "known_address_pairs"), at, row)
-    {
+    json_array_foreach (json_object_get(root, "known_address_pairs"), at, row) {
         AUTO_BUF struct buf point = {0};
         char address[ETH_ADDRESS_STRLEN];
 
         eth_address_text(vectors_hex(row, "public_key", &point).ptr, address);
         assert_string_equal(address, vectors_str(row, "address"));
     }
-    json_array_foreach(json_object_get(root, "private_key_validity"), at, row)
-    {
+    json_array_foreach (json_object_get(root, "private_key_validity"), at, row) {
         AUTO_BUF struct buf secret = {0};
         struct k256_key *key = k256_key_from_bytes(vectors_hex(row, "private_key", &secret).ptr);
 
@@ -112,7 +108,8 @@ static void test_p384_keys(void **state)
     size_t at;
 
     (void)state;
-    json_array_foreach(json_object_get(root, "keys"), at, row) check_p384_row(row, true);
+    json_array_foreach (json_object_get(root, "keys"), at, row)
+        check_p384_row(row, true);
     row = json_object_get(json_object_get(root, "reference_entropy_to_p384_key"), "cases");
     for (at = 0; at < json_array_size(row); at++)
         check_p384_row(json_array_get(row, at), false);

@@ -128,8 +128,7 @@ static void test_image_signatures(void **state)
     size_t at, seen = 0;
 
     (void)state;
-    json_array_foreach(json_object_get(root, "images"), at, image)
-    {
+    json_array_foreach (json_object_get(root, "images"), at, image) {
         AUTO_BUF struct buf bytes = {0}, want = {0}, der = BUF(4096), spki_a = BUF(512),
                             spki_b = BUF(512);
         uint8_t sig[ECDSA_SIGNATURE_MAX];

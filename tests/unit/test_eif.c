@@ -17,8 +17,7 @@ static void test_images_are_read_and_measured(void **state)
     size_t i, n;
 
     (void)state;
-    json_array_foreach(json_object_get(root, "images"), i, image)
-    {
+    json_array_foreach (json_object_get(root, "images"), i, image) {
         AUTO_BUF struct buf bytes = {0};
         AUTO_FD int fd = file_of(vectors_base64(image, "eif_base64", &bytes));
         enum eif_fault fault = EIF_CRC;
@@ -33,8 +32,7 @@ static void test_images_are_read_and_measured(void **state)
         assert_int_equal(info.version, json_integer_value(json_object_get(image, "version")));
         assert_int_equal(info.flags, json_integer_value(json_object_get(image, "flags")));
         assert_int_equal(info.count, json_array_size(json_object_get(image, "sections")));
-        json_array_foreach(json_object_get(image, "sections"), n, section)
-        {
+        json_array_foreach (json_object_get(image, "sections"), n, section) {
             const struct eif_section *s = &info.sections[n];
             AUTO_BUF struct buf data = BUF(1 << 16);
             AUTO_BUF struct buf want = {0};
@@ -64,8 +62,7 @@ static void patch(const json_t *reject, struct buf *bytes)
     const json_t *p, *cut = json_object_get(reject, "truncate_to");
     size_t i;
 
-    json_array_foreach(json_object_get(reject, "patches"), i, p)
-    {
+    json_array_foreach (json_object_get(reject, "patches"), i, p) {
         AUTO_BUF struct buf hex = {0};
         struct slice b = vectors_hex(p, "hex", &hex);
 
@@ -82,8 +79,7 @@ static void test_rejects(void **state)
     size_t i;
 
     (void)state;
-    json_array_foreach(json_object_get(root, "rejects"), i, reject)
-    {
+    json_array_foreach (json_object_get(root, "rejects"), i, reject) {
         const char *base = vectors_str(reject, "base"), *class = vectors_str(reject, "error");
         const json_t *from = base ? image_named(root, base) : reject;
         enum eif_fault fault = EIF_SOUND;
@@ -151,8 +147,7 @@ static void test_writer_reproduces_images(void **state)
     size_t i;
 
     (void)state;
-    json_array_foreach(json_object_get(root, "images"), i, image)
-    {
+    json_array_foreach (json_object_get(root, "images"), i, image) {
         AUTO_BUF struct buf want = {0};
         AUTO_BUF struct buf got = {0};
         AUTO_FD int in = file_of(vectors_base64(image, "eif_base64", &want));

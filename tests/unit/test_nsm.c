@@ -99,16 +99,14 @@ static void test_transcript(void **state)
     const char *index;
     size_t at;
 
-    json_array_foreach(json_object_get(f->root, "transcript"), at, row)
-    {
+    json_array_foreach (json_object_get(f->root, "transcript"), at, row) {
         char *what = xasprintf("request %zu", at);
 
         assert_answer(soft, row, what);
         free(what);
     }
     assert_int_equal(at, 36);
-    json_object_foreach(json_object_get(f->root, "final_pcrs"), index, row)
-    {
+    json_object_foreach (json_object_get(f->root, "final_pcrs"), index, row) {
         const struct nsm_request request = {NSM_DESCRIBE_PCR, .index = (uint16_t)atoi(index)};
         AUTO_BUF struct buf bytes = BUF(NSM_REQUEST_MAX), got = BUF(NSM_ANSWER_MAX), want = {0};
         struct nsm_answer answer;
@@ -140,7 +138,7 @@ static void test_malformed_requests(void **state)
     json_t *row;
     size_t at;
 
-    json_array_foreach(json_object_get(f->root, "malformed_requests"), at, row)
+    json_array_foreach (json_object_get(f->root, "malformed_requests"), at, row)
         assert_answer(soft, row, vectors_str(row, "name"));
     for (size_t i = 0; i < ARRAY_LEN(more); i++) {
         AUTO_BUF struct buf request = {0}, got = BUF(NSM_ANSWER_MAX);
@@ -207,8 +205,8 @@ static void check_description(const struct nsm_description *d, const json_t *wan
     uint32_t locked = 0;
     size_t at;
 
-    json_array_foreach(json_object_get(want, "locked_pcrs"), at, index) locked |=
-        1u << json_integer_value(index);
+    json_array_foreach (json_object_get(want, "locked_pcrs"), at, index)
+        locked |= 1u << json_integer_value(index);
     assert_int_equal(d->locked, locked);
     assert_int_equal(d->max_pcrs, json_integer_value(json_object_get(want, "max_pcrs")));
     assert_int_equal(d->version_major, json_integer_value(json_object_get(want, "version_major")));
@@ -249,13 +247,11 @@ static void test_message_samples(void **state)
     json_t *group, *sample;
     size_t i, k;
 
-    json_array_foreach(json_object_get(f->root, "operations"), i, group)
-    {
+    json_array_foreach (json_object_get(f->root, "operations"), i, group) {
         const char *name = vectors_str(group, "operation");
         enum nsm_op op = strcmp(name, "Error") == 0 ? NSM_GET_RANDOM : op_named(name);
 
-        json_array_foreach(json_object_get(group, "samples"), k, sample)
-        {
+        json_array_foreach (json_object_get(group, "samples"), k, sample) {
             if (vectors_str(sample, "request_hex"))
                 check_request(op, sample);
             if (vectors_str(sample, "response_hex"))
