@@ -90,7 +90,7 @@ static int read_public_key(struct capsule_api *api, struct api_request *req, con
                            struct attestation *a)
 {
     AUTO_BUF struct buf der = BUF(API_BODY_MAX);
-    struct slice pem, format, key;
+    struct slice pem = {0}, format = {0}, key;
     bool present, has_format, whole;
     uint8_t own[P384_SPKI_LEN];
     struct error err = {0};
@@ -129,11 +129,12 @@ static int read_user_data(struct capsule_api *api, struct api_request *req, cons
     struct json_writer w = {.out = &a->user_data};
     struct json_members members;
     struct slice source, name, member;
+    bool given = value && json_typeof(value) != JSON_NULL;
 
-    if (value && !json_is_null(value) && !json_is_object(value))
+    if (given && json_typeof(value) != JSON_OBJECT)
         return refuse(req, "user_data_not_object", "user_data must be a JSON object");
     json_put_object(&w);
-    if (value && json_is_object(value) && json_member_raw(body, "user_data", &source)) {
+    if (given && json_member_raw(body, "user_data", &source)) {
         members = json_members_of(source);
         while (json_members_next(&members, &name, &member)) {
             if (json_name_is(name, "eth_addr") || json_name_is(name, "app_wallet"))

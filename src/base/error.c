@@ -34,29 +34,28 @@ static enum error_kind kind_of_errno(int sys)
     }
 }
 
-int error_set(struct error *err, enum error_kind kind, const char *fmt, ...)
+void error_fill(struct error *err, enum error_kind kind, const char *fmt, ...)
 {
     va_list ap;
 
     if (!err)
-        return -1;
+        return;
     err->kind = kind;
     err->sys = 0;
     err->hint[0] = '\0';
     va_start(ap, fmt);
     vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
     va_end(ap);
-    return -1;
 }
 
-int error_sys(struct error *err, int sys, const char *fmt, ...)
+void error_fill_sys(struct error *err, int sys, const char *fmt, ...)
 {
     va_list ap;
     char text[128];
     int used;
 
     if (!err)
-        return -1;
+        return;
     err->kind = kind_of_errno(sys);
     err->sys = sys;
     err->hint[0] = '\0';
@@ -66,36 +65,33 @@ int error_sys(struct error *err, int sys, const char *fmt, ...)
     if (used >= 0 && (size_t)used < sizeof(err->msg))
         snprintf(err->msg + used, sizeof(err->msg) - (size_t)used, ": %s",
                  strerror_r(sys, text, sizeof(text)));
-    return -1;
 }
 
-int error_wrap(struct error *err, const char *fmt, ...)
+void error_fill_wrap(struct error *err, const char *fmt, ...)
 {
     char old[sizeof(err->msg)];
     va_list ap;
     int used;
 
     if (!err)
-        return -1;
+        return;
     memcpy(old, err->msg, sizeof(old));
     va_start(ap, fmt);
     used = vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
     va_end(ap);
     if (used >= 0 && (size_t)used < sizeof(err->msg))
         snprintf(err->msg + used, sizeof(err->msg) - (size_t)used, ": %s", old);
-    return -1;
 }
 
-int error_hint(struct error *err, const char *fmt, ...)
+void error_fill_hint(struct error *err, const char *fmt, ...)
 {
     va_list ap;
 
     if (!err || err->hint[0])
-        return -1;
+        return;
     va_start(ap, fmt);
     vsnprintf(err->hint, sizeof(err->hint), fmt, ap);
     va_end(ap);
-    return -1;
 }
 
 const char *error_kind_name(enum error_kind kind)

@@ -34,19 +34,37 @@ struct error {
     char hint[384]; /* what to do about it; empty when there is nothing to say */
 };
 
-/* Fills *err (may be NULL) and returns -1. The message is formatted as by printf. */
-int error_set(struct error *err, enum error_kind kind, const char *fmt, ...)
+/*
+ * These are macros only so that compilers and analyzers can see the -1 that they all return, which
+ * makes `return error_set(...)` the end of a path for them too. *err may be NULL.
+ */
+
+/* Fills *err: error_set(err, kind, format, ...), formatted as by printf. */
+#define error_set(...) (error_fill(__VA_ARGS__), error_minus_one())
+
+/*
+ * error_sys(err, sys, format, ...): the same, then ": " and the text of errno value `sys`, from
+ * which the kind follows.
+ */
+#define error_sys(...) (error_fill_sys(__VA_ARGS__), error_minus_one())
+
+/* error_wrap(err, format, ...): puts "context: " in front of the message. */
+#define error_wrap(...) (error_fill_wrap(__VA_ARGS__), error_minus_one())
+
+/* error_hint(err, format, ...): sets the hint unless a deeper layer has set one. */
+#define error_hint(...) (error_fill_hint(__VA_ARGS__), error_minus_one())
+
+void error_fill(struct error *err, enum error_kind kind, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-
-/* The same, then ": " and the text of errno value `sys`; the kind follows from `sys`. */
-int error_sys(struct error *err, int sys, const char *fmt, ...)
+void error_fill_sys(struct error *err, int sys, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+void error_fill_wrap(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void error_fill_hint(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Puts "context: " in front of the message. Returns -1, so `return error_wrap(...)` reads well. */
-int error_wrap(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-/* Sets the hint unless a deeper layer has set one. Returns -1. */
-int error_hint(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static inline int error_minus_one(void)
+{
+    return -1;
+}
 
 /* A short stable word for the kind ("invalid", "not-found", ...), for logs and JSON. */
 const char *error_kind_name(enum error_kind kind);

@@ -88,7 +88,7 @@ char **env_with_proxy(char *const *env, uint16_t proxy_port)
 /* ---- the program ---- */
 
 /* Every name to try, in order. Built before the fork: the child must not allocate. */
-static char **candidates(const char *name, char *const *env)
+__attribute__((nonnull)) static char **candidates(const char *name, char *const *env)
 {
     const char *path = env_get(env, "PATH");
     size_t count = 1;

@@ -37,7 +37,7 @@ uint64_t logring_seek(const struct logring *r, uint64_t offset)
         return offset < r->end ? offset : r->end;
     while (at < r->end) {
         struct slice piece = logring_peek(r, at);
-        const uint8_t *newline = memchr(piece.ptr, '\n', piece.len);
+        const uint8_t *newline = piece.ptr ? memchr(piece.ptr, '\n', piece.len) : NULL;
 
         if (newline)
             return at + (uint64_t)(newline - piece.ptr) + 1;

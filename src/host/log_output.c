@@ -103,7 +103,7 @@ static void emit_json(struct log_output *o, const char *component, struct slice 
     json_t *object = json_object();
     char *dump;
 
-    json_object_set_new(object, "ts", json_real((double)(now / 1000000) / 1000.0));
+    json_object_set_new(object, "ts", json_real((double)now / 1e9));
     json_object_set_new(object, "component", json_string(component));
     if (utf8_valid(text)) {
         json_object_set_new(object, "message", json_stringn((const char *)text.ptr, text.len));

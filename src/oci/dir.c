@@ -143,7 +143,9 @@ static int add_symlink(struct scan *s, int dirfd, const char *name, const char *
         return error_sys(err, errno, "reading symbolic link %s", path);
     meta->mode = S_IFLNK | 0777;
     meta->target = slice_of(target, (size_t)len);
-    return add_file(s, dirfd, name, path, st, meta, err);
+    len = add_file(s, dirfd, name, path, st, meta, err);
+    meta->target = slice_of(NULL, 0); /* the text goes with this frame; the tree has its own */
+    return (int)len;
 }
 
 static int add_one(struct scan *s, int dirfd, const char *above, const char *name,

@@ -283,7 +283,8 @@ static int load_from_engine(const char *where, const struct image_options *optio
     struct engine engines[SOCKETS_MAX] = {0};
     AUTO_BUF struct buf asked = BUF(1024);
     AUTO_FREE char *name = NULL;
-    bool chosen = getenv("DOCKER_HOST") && strncmp(getenv("DOCKER_HOST"), "unix://", 7) == 0;
+    const char *host = getenv("DOCKER_HOST");
+    bool chosen = host && strncmp(host, "unix://", 7) == 0;
     size_t count;
     struct stat st;
     int rc = 0;

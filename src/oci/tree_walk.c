@@ -150,7 +150,7 @@ void tree_walk_free(struct tree_walk *w)
 /* Whether "dir/" comes before `name`, knowing that `dir` does. */
 static bool children_come_first(struct slice dir, struct slice name)
 {
-    return name.len <= dir.len || memcmp(dir.ptr, name.ptr, dir.len) != 0 ||
+    return name.len <= dir.len || !slice_equal(dir, slice_of(name.ptr, dir.len)) ||
            name.ptr[dir.len] > '/';
 }
 

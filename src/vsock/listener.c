@@ -251,7 +251,7 @@ int listener_bind_tcp(const char *address, uint16_t port, struct error *err)
 
 uint16_t socket_port(int fd)
 {
-    struct sockaddr_storage sa;
+    struct sockaddr_storage sa = {0};
     socklen_t len = sizeof(sa);
 
     if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
