@@ -299,6 +299,8 @@ int app_start(const struct app_spec *spec, pid_t *pid, struct error *err)
     int report[2];
     pid_t started;
 
+    if (!spec->argv[0])
+        return error_set(err, ERR_INVALID, "starting the app: no program is named");
     if (pipe2(report, O_CLOEXEC) < 0)
         return error_sys(err, errno, "starting %s", spec->argv[0]);
     p.report = report[1];
