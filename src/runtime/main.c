@@ -174,7 +174,7 @@ static int start(struct runtime *rt, const struct error *usage, struct error *er
 {
     if (open_log(rt, err) < 0)
         return -1;
-    log_info("runtime", "capsule-runtime " CAPSULE_VERSION " (" CAPSULE_GIT_REV ")",
+    log_info("runtime", "capsule-runtime " CAPSULE_VERSION,
              kv_uint("cid", carrier_cid(rt->carrier)));
     if (usage->kind != ERR_NONE) {
         *err = *usage;
@@ -267,7 +267,7 @@ int main(int argc, char **argv)
     if (usage.kind == ERR_NONE && rt.options.help)
         return fputs(options_help, stdout) < 0;
     if (usage.kind == ERR_NONE && rt.options.version)
-        return puts("capsule-runtime " CAPSULE_VERSION " (" CAPSULE_GIT_REV ")") < 0;
+        return puts("capsule-runtime " CAPSULE_VERSION) < 0;
     log_setup(log_level_of_verbosity(rt.options.verbosity), rt.options.log_format);
     harden(&rt.options);
     is_machine =
