@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "config.h"
+#include "version.h"
 
 #include <getopt.h>
 #include <stdio.h>

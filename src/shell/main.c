@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "config.h"
 #include "shell/shell.h"
+#include "version.h"
 
 #include <event2/event.h>
 #include <fcntl.h>
