@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 BIN = pathlib.Path(os.environ.get("CAPSULE_BIN", ROOT / "build" / "bin")).resolve()
 APPS = BIN.parent / "tests" / "e2e" / "apps"
 
