@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pathlib
+import shutil
 import subprocess
 import tarfile
 
@@ -48,6 +49,10 @@ def hard(name, target):
 
 
 def sha(data):
+    """Of bytes, or of the file that a path names."""
+    if isinstance(data, pathlib.Path):
+        with open(data, "rb") as stream:
+            return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
@@ -61,12 +66,18 @@ class Layout:
         self.manifests = []
 
     def put(self, data, media, **more):
-        (self.path / "blobs/sha256" / sha(data)[7:]).write_bytes(data)
-        return {"mediaType": media, "digest": sha(data), "size": len(data), **more}
+        """Data are bytes, or the path of a file, which is moved."""
+        digest = sha(data)
+        blob = self.path / "blobs/sha256" / digest[7:]
+        if isinstance(data, pathlib.Path):
+            shutil.move(data, blob)
+        else:
+            blob.write_bytes(data)
+        return {"mediaType": media, "digest": digest, "size": blob.stat().st_size, **more}
 
     def add(self, layers, tag="t", config=None, arch="amd64", diff_ids=None, platform=None,
             media="application/vnd.oci.image.layer.v1.tar", config_media="application/vnd.oci.image.config.v1+json"):
-        """`layers`: plain tars, or (blob, plain tar) pairs."""
+        """`layers`: plain tars, or (blob, plain tar) pairs; bytes or paths."""
         pairs = [x if isinstance(x, tuple) else (x, x) for x in layers]
         doc = {"architecture": arch, "os": "linux", "config": config if config is not None else {"Cmd": ["/bin/sh"]},
                "rootfs": {"type": "layers", "diff_ids": diff_ids or [sha(plain) for _, plain in pairs]}}
@@ -92,3 +103,28 @@ class Layout:
 
 def zstd(data, *options):
     return subprocess.run(["zstd", "-q", "-c", *options], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+def raw_header(name, mtime, size=0):
+    """A ustar header; tarfile takes too long for many."""
+    h = bytearray(512)
+    h[0:len(name)] = name
+    h[100:148] = b"0000644\0000000000\0000000000\0" + b"%011o\0" % size + b"%011o\0" % mtime
+    h[148:157] = b" " * 8 + b"0"
+    h[257:265] = b"ustar\00000"
+    h[148:156] = b"%06o\0 " % sum(h)
+    return bytes(h)
+
+
+def docker_archive(path, config, layers, name="app:1"):
+    """What `docker save` of today writes, as far as a reader needs it."""
+    config = json.dumps(config).encode()
+    members = [(sha(config)[7:] + ".json", config)]
+    members += [(f"{i}/layer.tar", layer) for i, layer in enumerate(layers)]
+    listing = [{"Config": members[0][0], "RepoTags": [name], "Layers": [n for n, _ in members[1:]]}]
+    with tarfile.open(path, "w") as t:
+        for member, data in [*members, ("manifest.json", json.dumps(listing).encode())]:
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            t.addfile(info, io.BytesIO(data))
+    return path

@@ -18,7 +18,7 @@ import time
 
 import pytest
 
-from image_writer import CHR, FIFO, SYM, Layout, d, f, hard, sha, sym, tar_of, zstd
+from image_writer import CHR, FIFO, SYM, Layout, d, f, hard, raw_header, sha, sym, tar_of, zstd
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("CAPSULE_BIN", ROOT / "build" / "bin")).resolve().parent
@@ -587,17 +587,6 @@ def test_a_directory_as_an_ordinary_user(tmp_path):
             assert owners[b"etc/file"] == b"0"
     (tmp_path / "root.json").write_text('{"config": {"Cmd": ["x"]}, "rootfs": {}}')
     assert "whole image configuration" in refused(f"dir:{root}")
-
-
-def raw_header(name, mtime):
-    """A ustar header; tarfile takes too long for many."""
-    h = bytearray(512)
-    h[0:len(name)] = name
-    h[100:148] = b"0000644\0000000000\0000000000\0" + b"00000000000\0" + b"%011o\0" % mtime
-    h[148:157] = b" " * 8 + b"0"
-    h[257:265] = b"ustar\00000"
-    h[148:156] = b"%06o\0 " % sum(h)
-    return bytes(h)
 
 
 @pytest.mark.skipif(SANITIZED, reason="sanitizers use memory of their own")
