@@ -66,9 +66,8 @@ class Capsule:
 
     def start(self, *args, program="capsule-cli", **kw):
         """Starts a program in the background; stopped at the end of the test if it still runs."""
-        kw.setdefault("env", self.env)
-        p = subprocess.Popen([BIN / program, *map(str, args)], stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, **kw)
+        kw = {"env": self.env, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kw}
+        p = subprocess.Popen([BIN / program, *map(str, args)], **kw)
         self.running.append(p)
         return p
 
