@@ -481,6 +481,17 @@ def test_damaged_layers(layout):
         assert word in refused(f"{layout.ref}:{tag}"), tag
 
 
+def test_layer_without_the_last_padding(layout):
+    """As `umoci insert` writes them. Less than that is damage."""
+    whole = tar_of([f("a", "x" * 700)], form=tarfile.USTAR_FORMAT)
+    layout.add([whole[:512 + 700]])
+    assert dump(layout.ref)["a"].content == hashlib.sha256(b"x" * 700).hexdigest().encode()
+    (layout.path / "blobs/sha256" / sha(whole[:512 + 700])[7:]).write_bytes(whole[:512 + 690])
+    assert sha(whole[:512 + 700]) in refused(layout.ref)
+    layout.add([whole[:512 + 400]], tag="cut")
+    assert "damaged" in refused(layout.ref + ":cut")
+
+
 def test_bombs_have_a_limit(layout):
     bomb = gzip.compress(tar_of([f("zeros", bytes(50_000_000))]), 9)
     plain = gzip.decompress(bomb)
