@@ -631,7 +631,9 @@ void api_header(struct api_request *req, const char *name, const char *value)
 
 void api_reply(struct api_request *req, int status, const char *type, struct buf *body)
 {
-    send_reply(req, status, type, body);
+    struct buf none = BUF(0);
+
+    send_reply(req, status, type, body ? body : &none);
 }
 
 void api_reply_json(struct api_request *req, int status, struct buf *body)

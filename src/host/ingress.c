@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "vsock/relay.h"
 
+#include <errno.h>
 #include <event2/event.h>
 #include <sys/queue.h>
 
@@ -115,6 +116,24 @@ static void on_accept(void *arg, int fd)
     dial_enclave(v);
 }
 
+static int explain_bind(const struct publish *p, struct error *err)
+{
+    error_wrap(err, "ingress for enclave port %u", p->enclave_port);
+    switch (err->sys) {
+    case EADDRINUSE:
+        return error_hint(err,
+                          "another program listens there: end it, or publish enclave port %u "
+                          "at another port with -p",
+                          p->enclave_port);
+    case EADDRNOTAVAIL:
+        return error_hint(err, "this machine has no such address; give one of its own to -p");
+    case EACCES:
+        return error_hint(err, "ports below 1024 need root; publish at a higher port with -p");
+    default:
+        return -1;
+    }
+}
+
 static int open_entry(struct host_ingress *in, const struct publish *p, struct error *err)
 {
     struct entry *e = &in->entries[in->count];
@@ -123,7 +142,7 @@ static int open_entry(struct host_ingress *in, const struct publish *p, struct e
     int fd = listener_bind_tcp(p->address[0] ? p->address : NULL, p->host_port, err);
 
     if (fd < 0)
-        return error_wrap(err, "ingress for enclave port %u", p->enclave_port);
+        return explain_bind(p, err);
     e->ingress = in;
     e->bound_port = socket_port(fd);
     e->enclave_port = p->enclave_port;

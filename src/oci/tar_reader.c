@@ -1,5 +1,21 @@
 #include "oci/tar_reader.h"
 
+#define TAR_BLOCK 512
+
+/*
+ * Some writers (umoci insert) end a layer right behind the last file's content, without the zeros
+ * that fill its block; engines take that, libarchive does not. What is missing of content, not of
+ * filling, is found by the digests of the layer.
+ */
+static struct slice fill_last_block(struct tar *t)
+{
+    static const uint8_t zeros[TAR_BLOCK];
+    size_t missing = (TAR_BLOCK - t->pos % TAR_BLOCK) % TAR_BLOCK;
+
+    t->pos += missing;
+    return slice_of(zeros, missing);
+}
+
 static la_ssize_t on_read(struct archive *a, void *arg, const void **out)
 {
     struct tar *t = arg;
@@ -9,6 +25,9 @@ static la_ssize_t on_read(struct archive *a, void *arg, const void **out)
     if (t->unpack) {
         if (unpack_read(t->unpack, &s, t->err) < 0)
             goto fail;
+        t->pos += s.len;
+        if (s.len == 0)
+            s = fill_last_block(t);
     } else {
         uint64_t left = t->blob->size - t->pos;
         size_t len = left < UNPACK_CHUNK ? (size_t)left : UNPACK_CHUNK;

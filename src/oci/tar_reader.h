@@ -17,7 +17,7 @@ struct tar {
     const char *name;            /* of the stream, for messages */
     struct unpack *unpack;       /* where the bytes come from, or */
     const struct blob *blob;     /* the same when it is plain and can be skipped in */
-    uint64_t pos;
+    uint64_t pos; /* bytes of the stream that libarchive has been given, or has skipped */
     uint8_t *buf;
     bool begun, empty;
     struct error *err;

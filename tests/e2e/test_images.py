@@ -18,6 +18,8 @@ import time
 
 import pytest
 
+from image_writer import CHR, FIFO, SYM, Layout, d, f, hard, raw_header, sha, sym, tar_of, zstd
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("CAPSULE_BIN", ROOT / "build" / "bin")).resolve().parent
 DUMP = BUILD / "tests" / "unit" / "tree_dump"
@@ -110,95 +112,9 @@ def compare(ours, root, times=True, owners=True):
 
 # ---- writing images ----
 
-def tar_of(entries, form=tarfile.PAX_FORMAT):
-    """Entries are (name, type, content or target, {TarInfo attribute: value})."""
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w", format=form, errors="surrogateescape") as t:
-        for name, kind, data, extra in entries:
-            info = tarfile.TarInfo(name)
-            info.type, info.mtime, info.mode = kind, 1000, 0o755 if kind == DIR else 0o644
-            body = b""
-            if kind in (SYM, LNK):
-                info.linkname = data
-            elif kind == REG:
-                body = data if isinstance(data, bytes) else data.encode()
-                info.size = len(body)
-            for key, value in extra.items():
-                setattr(info, key, value)
-            t.addfile(info, io.BytesIO(body))
-    return raw.getvalue()
-
-
-REG, DIR, SYM, LNK, CHR, FIFO = (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE,
-                                 tarfile.FIFOTYPE)
-
-
-def f(name, data="", **extra):
-    return (name, REG, data, extra)
-
-
-def d(name, **extra):
-    return (name, DIR, "", extra)
-
-
-def sym(name, target):
-    return (name, SYM, target, {})
-
-
-def hard(name, target):
-    return (name, LNK, target, {})
-
-
-def sha(data):
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-class Layout:
-    """An OCI layout written by hand, so that it may be wrong in any way."""
-
-    def __init__(self, path):
-        self.path = pathlib.Path(path)
-        (self.path / "blobs/sha256").mkdir(parents=True)
-        (self.path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-        self.manifests = []
-
-    def put(self, data, media, **more):
-        (self.path / "blobs/sha256" / sha(data)[7:]).write_bytes(data)
-        return {"mediaType": media, "digest": sha(data), "size": len(data), **more}
-
-    def add(self, layers, tag="t", config=None, arch="amd64", diff_ids=None, platform=None,
-            media="application/vnd.oci.image.layer.v1.tar", config_media="application/vnd.oci.image.config.v1+json"):
-        """`layers`: plain tars, or (blob, plain tar) pairs."""
-        pairs = [x if isinstance(x, tuple) else (x, x) for x in layers]
-        doc = {"architecture": arch, "os": "linux", "config": config if config is not None else {"Cmd": ["/bin/sh"]},
-               "rootfs": {"type": "layers", "diff_ids": diff_ids or [sha(plain) for _, plain in pairs]}}
-        manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                    "config": self.put(json.dumps(doc).encode(), config_media),
-                    "layers": [self.put(blob, media) for blob, _ in pairs]}
-        desc = self.put(json.dumps(manifest).encode(), manifest["mediaType"])
-        if tag:
-            desc["annotations"] = {"org.opencontainers.image.ref.name": tag}
-        if platform or arch != "amd64":
-            desc["platform"] = {"os": "linux", "architecture": arch}
-        self.manifests.append(desc)
-        self.write()
-        return desc
-
-    def write(self):
-        (self.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": self.manifests}))
-
-    @property
-    def ref(self):
-        return f"oci:{self.path}"
-
-
 @pytest.fixture
 def layout(tmp_path):
     return Layout(tmp_path / "layout")
-
-
-def zstd(data, *options):
-    return subprocess.run(["zstd", "-q", "-c", *options], input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
 # ---- a real Debian root: python3 and what it needs, from the packages installed here ----
@@ -565,6 +481,17 @@ def test_damaged_layers(layout):
         assert word in refused(f"{layout.ref}:{tag}"), tag
 
 
+def test_layer_without_the_last_padding(layout):
+    """As `umoci insert` writes them. Less than that is damage."""
+    whole = tar_of([f("a", "x" * 700)], form=tarfile.USTAR_FORMAT)
+    layout.add([whole[:512 + 700]])
+    assert dump(layout.ref)["a"].content == hashlib.sha256(b"x" * 700).hexdigest().encode()
+    (layout.path / "blobs/sha256" / sha(whole[:512 + 700])[7:]).write_bytes(whole[:512 + 690])
+    assert sha(whole[:512 + 700]) in refused(layout.ref)
+    layout.add([whole[:512 + 400]], tag="cut")
+    assert "damaged" in refused(layout.ref + ":cut")
+
+
 def test_bombs_have_a_limit(layout):
     bomb = gzip.compress(tar_of([f("zeros", bytes(50_000_000))]), 9)
     plain = gzip.decompress(bomb)
@@ -671,17 +598,6 @@ def test_a_directory_as_an_ordinary_user(tmp_path):
             assert owners[b"etc/file"] == b"0"
     (tmp_path / "root.json").write_text('{"config": {"Cmd": ["x"]}, "rootfs": {}}')
     assert "whole image configuration" in refused(f"dir:{root}")
-
-
-def raw_header(name, mtime):
-    """A ustar header; tarfile takes too long for many."""
-    h = bytearray(512)
-    h[0:len(name)] = name
-    h[100:148] = b"0000644\0000000000\0000000000\0" + b"00000000000\0" + b"%011o\0" % mtime
-    h[148:157] = b" " * 8 + b"0"
-    h[257:265] = b"ustar\00000"
-    h[148:156] = b"%06o\0 " % sum(h)
-    return bytes(h)
 
 
 @pytest.mark.skipif(SANITIZED, reason="sanitizers use memory of their own")

@@ -63,11 +63,9 @@ static void handle_slow(struct api_request *req, void *arg)
 
 static void handle_options(struct api_request *req, void *arg)
 {
-    struct buf none = BUF(0);
-
     (void)arg;
     api_header(req, "Access-Control-Allow-Methods", "POST, OPTIONS");
-    api_reply(req, 204, NULL, &none);
+    api_reply(req, 204, NULL, NULL);
 }
 
 static void decorate(struct api_request *req, void *arg)

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 BIN = pathlib.Path(os.environ.get("CAPSULE_BIN", ROOT / "build" / "bin")).resolve()
 APPS = BIN.parent / "tests" / "e2e" / "apps"
 
@@ -66,9 +66,8 @@ class Capsule:
 
     def start(self, *args, program="capsule-cli", **kw):
         """Starts a program in the background; stopped at the end of the test if it still runs."""
-        kw.setdefault("env", self.env)
-        p = subprocess.Popen([BIN / program, *map(str, args)], stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, **kw)
+        kw = {"env": self.env, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kw}
+        p = subprocess.Popen([BIN / program, *map(str, args)], **kw)
         self.running.append(p)
         return p
 
