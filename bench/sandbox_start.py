@@ -62,7 +62,12 @@ def start_once(argv, port, settle=False):
         return seconds, runtime_memory(p.pid)
     finally:
         p.send_signal(signal.SIGTERM)
-        p.wait(30)
+        try:
+            p.wait(30)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            p.wait()
+            raise
 
 
 def make_image(work):
