@@ -5,22 +5,13 @@ Usage: bench/ingress.py [BUILD-DIR]   (default: build)
 Goals: one stream at 0.5 of direct throughput or more, under 60 us added to a round trip."""
 
 import os
-import pathlib
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-BUILD = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build").resolve()
-LOAD = BUILD / "bench" / "ingress_load"
+import figures
 
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+LOAD = figures.BUILD / "bench" / "ingress_load"
 
 
 def wait_port(port):
@@ -30,45 +21,51 @@ def wait_port(port):
             return
         except OSError:
             time.sleep(0.02)
-    sys.exit("the server did not come up")
+    raise SystemExit("the server did not come up")
 
 
-def measure(port):
-    out = subprocess.run([LOAD, "measure", str(port)], capture_output=True, text=True, check=True)
-    return [float(x) for x in out.stdout.split()]
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main():
-    app, host = free_port(), free_port()
-    with tempfile.TemporaryDirectory() as tmp:
-        link = pathlib.Path(tmp, "link")
+    app, host = figures.free_port(), figures.free_port()
+    with figures.workspace() as work:
+        link = work / "link"
         link.mkdir(0o700)
-        pathlib.Path(tmp, "capsule.yaml").write_text(
+        (work / "capsule.yaml").write_text(
             "version: v1\nname: bench\ntarget: bench:latest\nsources: {app: 'dir:/'}\n"
             f"ingress: [{{listen_port: {app}}}]\n")
         fd = os.open(link, os.O_RDONLY)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         runtime = subprocess.Popen(
-            [BUILD / "bin/capsule-runtime", "--config-dir", tmp, "--no-bootstrap", "--carrier",
+            [figures.BUILD / "bin/capsule-runtime", "--config-dir", work, "--no-bootstrap", "--carrier",
              f"unix:{fd}", "--cid", "16", "--clock", "measure", "--", LOAD, "serve", str(app)],
-            pass_fds=[fd])
+            pass_fds=[fd], **quiet)
         shell = subprocess.Popen(
-            [BUILD / "bin/capsule-shell", "--attach", link, "--manifest-file",
-             f"{tmp}/capsule.yaml", "-p", f"127.0.0.1:{host}:{app}"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [figures.BUILD / "bin/capsule-shell", "--attach", link, "--manifest-file", work / "capsule.yaml",
+             "-p", f"127.0.0.1:{host}:{app}"], **quiet)
         try:
             wait_port(app)
             wait_port(host)
-            direct, relayed = measure(app), measure(host)
+            out = subprocess.run([LOAD, "measure", str(app), str(host)], capture_output=True, text=True, check=True)
+            cpu = cpu_seconds(shell.pid), cpu_seconds(runtime.pid)
         finally:
             shell.terminate()
             shell.wait(20)
             runtime.wait(20)
-    print(f"round trip: direct {direct[0]:.1f} us, relayed {relayed[0]:.1f} us, "
-          f"added {relayed[0] - direct[0]:.1f} us (goal: below 60)")
-    print(f"one stream: direct {direct[1]:.0f} MiB/s, relayed {relayed[1]:.0f} MiB/s, "
-          f"ratio {relayed[1] / direct[1]:.2f} (goal: 0.5 or more)")
-    print(f"new connections: direct {direct[2]:.0f}/s, relayed {relayed[2]:.0f}/s, "
-          f"ratio {relayed[2] / direct[2]:.2f}")
+    trip, bulk, requests, connections = ([float(x) for x in line.split()] for line in out.stdout.splitlines())
+    added = trip[1] - trip[0]
+    figures.report("ingress, round trip", f"{trip[1]:.1f} us", f"direct {trip[0]:.1f} us; added {added:.1f} us", added, 60)
+    figures.report("ingress, one stream", f"{bulk[1]:.0f} MiB/s", f"direct {bulk[0]:.0f} MiB/s; ratio {bulk[2]:.2f}",
+                   bulk[2], 0.5, least=True)
+    figures.report("ingress, 32 connections", f"{requests[1]:.0f} requests/s",
+                   f"direct {requests[0]:.0f}/s; ratio {requests[2]:.2f}")
+    figures.report("ingress, new connections", f"{connections[1]:.0f}/s",
+                   f"direct {connections[0]:.0f}/s; ratio {connections[2]:.2f}")
+    figures.report("  CPU over the whole run", f"shell {cpu[0]:.1f} s, runtime {cpu[1]:.1f} s")
 
 
 main()

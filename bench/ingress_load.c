@@ -3,7 +3,12 @@
  * address. bench/ingress runs the client against the server directly and through shell and runtime.
  *
  *   ingress_load serve PORT
- *   ingress_load measure PORT      prints: round trip in us, MiB/s, connections per second
+ *   ingress_load measure DIRECT-PORT RELAYED-PORT
+ *
+ * The second measures both ports in turns, batch by batch, as other work on the machine comes and
+ * goes, and prints a line for each of: round trip in us, one stream in MiB/s, requests per second
+ * over 32 connections, new connections per second. A line holds the medians of the direct and of
+ * the relayed batches and the median of the ratios of neighbours.
  *
  * Protocol: the client sends 64 bytes; the first is a command. 'e' echoes the 64 bytes, 'd' sends
  * the number of bytes that follows the command as big-endian u64.
@@ -23,8 +28,10 @@
 #define MESSAGE     64
 #define ROUND_TRIPS 1000 /* a batch */
 #define BULK_BYTES  ((uint64_t)128 << 20)
-#define BATCHES     21 /* the median counts: other work on the machine comes and goes */
-#define CONNECTIONS 1000
+#define BATCHES     21
+#define CONNECTIONS 200
+#define CROWD       32  /* connections with a request under way */
+#define ROUNDS      100 /* requests of each of them in a batch */
 #define BLOCK       (256 * 1024)
 
 static int fail(const char *what)
@@ -123,19 +130,32 @@ static int dial(const char *port)
     return fd;
 }
 
-static double round_trip_us(int fd)
+/* ---- what is measured; each takes an address and a connection to it ---- */
+
+struct target {
+    const char *port;
+    int fd;
+    int crowd[CROWD];
+};
+
+static double seconds_since(int64_t start)
+{
+    return (double)(clock_mono_ns() - start) / 1e9;
+}
+
+static double round_trip_us(const struct target *t)
 {
     uint8_t message[MESSAGE] = {'e'};
     int64_t start = clock_mono_ns();
 
     for (int i = 0; i < ROUND_TRIPS; i++) {
-        write_full(fd, message, MESSAGE);
-        read_full(fd, message, MESSAGE);
+        write_full(t->fd, message, MESSAGE);
+        read_full(t->fd, message, MESSAGE);
     }
-    return (double)(clock_mono_ns() - start) / ROUND_TRIPS / 1000;
+    return seconds_since(start) / ROUND_TRIPS * 1e6;
 }
 
-static double bulk_mib_s(int fd)
+static double bulk_mib_s(const struct target *t)
 {
     static uint8_t block[BLOCK];
     uint8_t message[MESSAGE] = {'d'};
@@ -143,16 +163,47 @@ static double bulk_mib_s(int fd)
     int64_t start = clock_mono_ns();
 
     put_be64(message + 1, left);
-    write_full(fd, message, MESSAGE);
+    write_full(t->fd, message, MESSAGE);
     while (left) {
-        ssize_t n = read(fd, block, left < BLOCK ? (size_t)left : BLOCK);
+        ssize_t n = read(t->fd, block, left < BLOCK ? (size_t)left : BLOCK);
 
         if (n <= 0)
             fail("read");
         left -= (uint64_t)n;
     }
-    return (double)BULK_BYTES / (1 << 20) / ((double)(clock_mono_ns() - start) / 1e9);
+    return (double)BULK_BYTES / (1 << 20) / seconds_since(start);
 }
+
+static double requests_s(const struct target *t)
+{
+    uint8_t message[MESSAGE] = {'e'};
+    int64_t start = clock_mono_ns();
+
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < CROWD; i++)
+            write_full(t->crowd[i], message, MESSAGE);
+        for (int i = 0; i < CROWD; i++)
+            read_full(t->crowd[i], message, MESSAGE);
+    }
+    return CROWD * ROUNDS / seconds_since(start);
+}
+
+static double connections_s(const struct target *t)
+{
+    uint8_t message[MESSAGE] = {'e'};
+    int64_t start = clock_mono_ns();
+
+    for (int i = 0; i < CONNECTIONS; i++) {
+        int fd = dial(t->port);
+
+        write_full(fd, message, MESSAGE);
+        read_full(fd, message, MESSAGE);
+        close(fd);
+    }
+    return CONNECTIONS / seconds_since(start);
+}
+
+/* ---- both targets in turns ---- */
 
 static int compare(const void *a, const void *b)
 {
@@ -161,45 +212,50 @@ static int compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static double median(double (*batch)(int fd), int fd)
+static double median(double *values)
 {
-    double results[BATCHES];
-
-    for (int i = 0; i < BATCHES; i++)
-        results[i] = batch(fd);
-    qsort(results, BATCHES, sizeof(*results), compare);
-    return results[BATCHES / 2];
+    qsort(values, BATCHES, sizeof(*values), compare);
+    return values[BATCHES / 2];
 }
 
-static double connections_s(const char *port)
+static void measure(double (*batch)(const struct target *), const struct target *direct,
+                    const struct target *relayed)
 {
-    uint8_t message[MESSAGE] = {'e'};
-    int64_t start = clock_mono_ns();
+    double a[BATCHES], b[BATCHES], ratio[BATCHES];
 
-    for (int i = 0; i < CONNECTIONS; i++) {
-        int fd = dial(port);
-
-        write_full(fd, message, MESSAGE);
-        read_full(fd, message, MESSAGE);
-        close(fd);
+    for (int i = 0; i < BATCHES; i++) {
+        a[i] = batch(direct);
+        b[i] = batch(relayed);
+        ratio[i] = b[i] / a[i];
     }
-    return CONNECTIONS / ((double)(clock_mono_ns() - start) / 1e9);
+    printf("%.2f", median(a));
+    printf(" %.2f", median(b));
+    printf(" %.3f\n", median(ratio));
+}
+
+static void open_target(struct target *t, const char *port)
+{
+    t->port = port;
+    t->fd = dial(port);
+    for (int i = 0; i < CROWD; i++)
+        t->crowd[i] = dial(port);
 }
 
 int main(int argc, char **argv)
 {
-    int fd;
+    static struct target direct, relayed;
 
     if (argc == 3 && strcmp(argv[1], "serve") == 0)
         return serve(argv[2]);
-    if (argc != 3 || strcmp(argv[1], "measure") != 0) {
-        fputs("Usage: ingress_load serve|measure PORT\n", stderr);
+    if (argc != 4 || strcmp(argv[1], "measure") != 0) {
+        fputs("Usage: ingress_load serve PORT | measure DIRECT-PORT RELAYED-PORT\n", stderr);
         return 2;
     }
-    fd = dial(argv[2]);
-    printf("%.2f", median(round_trip_us, fd));
-    printf(" %.0f", median(bulk_mib_s, fd));
-    close(fd);
-    printf(" %.0f\n", connections_s(argv[2]));
+    open_target(&direct, argv[2]);
+    open_target(&relayed, argv[3]);
+    measure(round_trip_us, &direct, &relayed);
+    measure(bulk_mib_s, &direct, &relayed);
+    measure(requests_s, &direct, &relayed);
+    measure(connections_s, &direct, &relayed);
     return 0;
 }

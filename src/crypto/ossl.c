@@ -1,5 +1,8 @@
 #include "crypto/ossl.h"
 
+#include "crypto/library.h"
+
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <stdlib.h>
 
@@ -17,4 +20,9 @@ void ossl_must(int ok)
 {
     if (!ok)
         abort();
+}
+
+void crypto_ignore_configuration(void)
+{
+    ossl_must(OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL));
 }

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "config.h"
+#include "crypto/library.h"
 #include "enclave/bootstrap.h"
 #include "runtime/runtime.h"
 
@@ -270,6 +271,7 @@ int main(int argc, char **argv)
         return puts("capsule-runtime " CAPSULE_VERSION) < 0;
     log_setup(log_level_of_verbosity(rt.options.verbosity), rt.options.log_format);
     harden(&rt.options);
+    crypto_ignore_configuration();
     is_machine =
         getpid() == 1 && rt.options.carrier.kind == CARRIER_VSOCK && !rt.options.no_bootstrap;
     rt.base = event_base_new();

@@ -793,11 +793,11 @@ def programs(home):
     return home
 
 
-def build(home, command):
+def build(home, command, more=""):
     (home.base / "root.json").write_text('{"Entrypoint":%s}' % json.dumps(command))
     (home.base / "capsule.yaml").write_text(
         "version: v1\nname: x\ntarget: x:latest\nsources: {app: 'dir:root'}\n"
-        "ingress: [{listen_port: 8080}]\n"
+        "ingress: [{listen_port: 8080}]\n" + more
     )
     subprocess.run(
         [*home.prefix, home.base / "capsule-cli", "build", "--kernel", home.base / "kernel"],
@@ -877,6 +877,21 @@ def test_app_of_the_real_runtime(programs):
     assert c["mount"] == "EPERM" and c["socket vsock"] == "EAFNOSUPPORT"
     assert c["interfaces"] == "lo"
     assert "big000" not in c["root"] and "serve" in c["root"]
+
+
+def test_image_cannot_configure_our_crypto(programs):
+    """An image made for FIPS, say, activates other providers than those that we are linked with."""
+    home = programs
+    conf = home.base / "root/usr/lib/ssl/openssl.cnf"
+    conf.parent.mkdir(parents=True)
+    conf.write_text("openssl_conf = a\n[a]\nproviders = b\n[b]\nnull = c\n[c]\nactivate = 1\n")
+    build(home, ["/serve"], "api: {listen_port: 9000}\n")
+    port = free_port()
+    p = start_run(home, "-p", "127.0.0.1:%d:8080" % port)
+    assert b"hello" in fetch(port, proc=p)
+    fetch(port, "/quit/0")
+    out, _ = p.communicate(timeout=20)
+    assert p.returncode == 0, out
 
 
 def test_signal_stops_everything(programs):
