@@ -7,8 +7,10 @@ import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -568,3 +570,104 @@ def test_port_in_use_is_named(pair):
         _, err = shell.communicate(timeout=10)
     assert shell.returncode == 1
     assert f"listening on 127.0.0.1:{taken}: Address already in use" in err.decode()
+    assert f"take another host port (-p {taken + 1}:{port})" in err.decode()
+
+
+def test_host_port_given_twice_is_refused(pair):
+    inner, other, outer = free_port(), free_port(), free_port()
+    p = pair(ingress=[{"listen_port": inner}, {"listen_port": other}])
+    shell = p.shell("-p", f"127.0.0.1:{outer}:{inner}", "-p", f"{outer}:{other}")
+    _, err = shell.communicate(timeout=10)
+    assert shell.returncode == 2
+    assert f"host port {outer} is published twice, for {inner} and {other}" in err.decode()
+    assert f"-p OTHER:{other}" in err.decode()
+
+
+def test_several_host_ports_lead_to_one_enclave_port(pair):
+    port, hosts = free_port(), [free_port() for _ in range(3)]
+    p = pair(ingress=[{"listen_port": port}])
+    p.runtime(PYTHON, "-c", ECHO, str(port))
+    p.shell(*(word for host in hosts for word in ("-p", f"127.0.0.1:{host}:{port}")))
+    for host in hosts:
+        def asked(host=host):
+            try:
+                return ask(host, b"by %d" % host) == b"by %d" % host
+            except ConnectionRefusedError:
+                return None
+        wait_for(asked, 10, f"port {host}")
+
+
+# ---- PROXY protocol ----
+
+# Reads the header of each connection, says what is in it, then echoes. With EOF the total is told.
+PROXY_APP = """
+import socket, sys, threading
+s = socket.create_server(('127.0.0.1', int(sys.argv[1])), backlog=100)
+def exactly(c, n):
+    b = b''
+    while len(b) < n: b += c.recv(n - len(b)) or sys.exit(9)
+    return b
+def serve(c):
+    head = exactly(c, 16)
+    body = exactly(c, int.from_bytes(head[14:], 'big'))
+    c.sendall((head + body).hex().encode() + b'\\n')
+    total = 0
+    while b := c.recv(65536): total += len(b); c.sendall(b)
+    c.sendall(b'%d' % total)
+    c.close()
+while True:
+    c, _ = s.accept(); threading.Thread(target=serve, args=(c,), daemon=True).start()
+"""
+
+
+def read_to_end(s, out):
+    while piece := s.recv(65536):
+        out += piece
+
+
+@pytest.mark.parametrize("family, address, listen", [
+    (socket.AF_INET, "127.0.0.1", "127.0.0.1:"),
+    (socket.AF_INET6, "::1", "[::1]:"),
+    (socket.AF_INET, "127.0.0.1", ""),  # an IPv4 client of a socket for both families
+])
+def test_proxy_protocol_tells_the_client_address(pair, family, address, listen):
+    port, host = free_port(), free_port()
+    p = pair(ingress=[{"listen_port": port, "proxy_protocol": "v2"}])
+    p.runtime(PYTHON, "-c", PROXY_APP, str(port))
+    p.shell("-p", f"{listen}{host}:{port}")
+
+    def connect():
+        try:
+            return socket.create_connection((address, host), 10)
+        except ConnectionRefusedError:
+            return None
+    with wait_for(connect, 10, "ingress") as s:
+        # Bulk in both directions at once, and a half-close: the header must neither be lost nor repeated.
+        data = os.urandom(1 << 20) * 16
+        got = bytearray()
+        reader = threading.Thread(target=read_to_end, args=(s, got))
+        mine, theirs = s.getsockname(), s.getpeername()
+        reader.start()
+        s.sendall(data)
+        s.shutdown(socket.SHUT_WR)
+        reader.join(30)
+    header, rest = bytes(got).split(b"\n", 1)
+    size = 4 if family == socket.AF_INET else 16
+    assert bytes.fromhex(header.decode()) == (
+        b"\r\n\r\n\0\r\nQUIT\n" + bytes([0x21, 0x11 if size == 4 else 0x21, 0, 2 * size + 4]) +
+        socket.inet_pton(family, mine[0]) + socket.inet_pton(family, theirs[0]) +
+        struct.pack(">HH", mine[1], theirs[1]))
+    assert rest == data + b"%d" % len(data)
+
+
+# ---- commands of the shell ----
+
+def test_print_manifest_gives_the_bytes(pair):
+    p = pair()
+    p.manifest.write_bytes(b"# a remark \xc3\xa9\r\nversion: v1\n\n\n  ")
+    shell = p.shell("print-manifest")
+    out, err = shell.communicate(timeout=10)
+    assert (shell.returncode, out, err) == (0, p.manifest.read_bytes(), b"")
+    p.manifest.unlink()
+    _, err = p.shell("print-manifest").communicate(timeout=10)
+    assert p.shell_process.returncode == 1 and b"No such file" in err
