@@ -12,8 +12,8 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 static void on_time(evutil_socket_t fd, short what, void *arg)
 {
@@ -256,6 +256,33 @@ static bool enclave_over(const struct shell *sh)
     return sh->enclave_gone || sh->kill_now;
 }
 
+/* The enclave is gone and its runtime has not said why: what is known comes from the launcher. */
+static void explain_death(struct shell *sh)
+{
+    struct error *why = &sh->failure, err;
+    int status = -1;
+    char name[16];
+
+    if (sh->console && event_pending(sh->console, EV_READ, NULL))
+        sh->launcher->console_pump(sh->launched); /* its last words come before ours */
+    if (sh->launcher->reap(sh->launched, &status, &err) < 0)
+        log_warn("shell", "cleaning up after the enclave failed", kv_str("reason", err.msg));
+    if (status != -1 && WIFSIGNALED(status)) {
+        status_signal_name(WTERMSIG(status), name);
+        error_set(why, ERR_INTERNAL, "enclave died: capsule-runtime was killed by signal %d (%s)",
+                  WTERMSIG(status), name);
+        if (WTERMSIG(status) == SIGKILL)
+            error_hint(why, "the kernel does this when memory runs out: give the enclave more with "
+                            "--memory-mb");
+    } else if (status != -1) {
+        error_set(why, ERR_INTERNAL,
+                  "enclave died: capsule-runtime ended with status %d and without a final report",
+                  WEXITSTATUS(status));
+    } else {
+        error_set(why, ERR_INTERNAL, "enclave died: it ended without a final report");
+    }
+}
+
 static void follow(struct shell *sh)
 {
     shell_wait(sh, run_over_or_stopping, -1);
@@ -265,7 +292,7 @@ static void follow(struct shell *sh)
         log_warn("shell", "the enclave did not stop in time, terminating it");
     /* The final line may still be in the socket of an enclave that has just ended. */
     if (sh->enclave_gone && !is_known(sh) && !shell_wait(sh, known_or_killed, 500))
-        error_set(&sh->failure, ERR_NET, "enclave died: it ended without a final status");
+        explain_death(sh);
     log_reader_finish(sh->log);
     shell_wait(sh, log_over, LOG_FINISH_MS + 1000);
 }
@@ -354,7 +381,7 @@ static int run(struct shell *sh)
         status = err.kind == ERR_USAGE ? SHELL_EXIT_USAGE : SHELL_EXIT_ERROR;
     }
     if (status == SHELL_EXIT_ERROR || !started)
-        error_print(started ? "capsule: enclave" : "capsule-shell", &err);
+        error_print(started ? "capsule" : "capsule-shell", &err);
     if (shut_down(sh, &end) < 0) {
         error_print("capsule-shell", &end);
         status = SHELL_EXIT_ERROR;
@@ -364,15 +391,6 @@ static int run(struct shell *sh)
     event_free(sh->on_usr1);
     event_base_free(sh->base);
     return status;
-}
-
-static int print_manifest(const struct shell_options *o, struct error *err)
-{
-    AUTO_BUF struct buf bytes = BUF(MANIFEST_BYTES_MAX);
-
-    if (file_read(o->manifest_file, &bytes, err) < 0)
-        return -1;
-    return fd_write_all(STDOUT_FILENO, bytes.ptr, bytes.len, "standard output", err);
 }
 
 static int fail(const struct error *err)
@@ -394,12 +412,8 @@ int main(int argc, char **argv)
     if (sh.options.version)
         return puts("capsule-shell " CAPSULE_VERSION " (" CAPSULE_GIT_REV ")") < 0;
     log_setup(log_level_of_verbosity(sh.options.verbosity), sh.options.log_format);
-    if (sh.options.command && strcmp(sh.options.command, "print-manifest") == 0)
-        return print_manifest(&sh.options, &err) < 0 ? fail(&err) : 0;
-    if (sh.options.command) {
-        error_set(&err, ERR_UNSUPPORTED, "describe-eif is not available in this version");
-        return fail(&err);
-    }
+    if (sh.options.command)
+        return shell_command(&sh.options, &err) < 0 ? fail(&err) : 0;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);

@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from conftest import BIN, free_port, wait_for
+from conftest import BIN, ROOT, free_port, wait_for
 
 PYTHON = "/usr/bin/python3"
 
@@ -661,6 +661,29 @@ def test_proxy_protocol_tells_the_client_address(pair, family, address, listen):
 
 
 # ---- commands of the shell ----
+
+VECTORS = json.loads((ROOT / "tests" / "vectors" / "eif.json").read_text())["images"]
+
+
+@pytest.mark.parametrize("image", VECTORS, ids=lambda image: image["name"])
+def test_describe_eif_prints_the_measurements(tmp_path, image):
+    path = tmp_path / "any name.eif"
+    path.write_bytes(base64.b64decode(image["eif_base64"]))
+    r = subprocess.run([BIN / "capsule-shell", "--eif-file", path, "describe-eif"], capture_output=True,
+                       text=True, timeout=20)
+    assert (r.returncode, r.stderr) == (0, "")
+    got = {"HashAlgorithm": "Sha384 { ... }", **image["measurements"]}
+    assert r.stdout == json.dumps(got, indent=2)
+
+
+def test_describe_eif_of_a_bad_file_fails(tmp_path):
+    path = tmp_path / "bad.eif"
+    path.write_bytes(b"no eif")
+    for name, text in ((path, "bad.eif"), (tmp_path / "none.eif", "No such file")):
+        r = subprocess.run([BIN / "capsule-shell", "describe-eif", "--eif-file", name], capture_output=True,
+                           text=True, timeout=20)
+        assert (r.returncode, r.stdout) == (1, "") and text in r.stderr
+
 
 def test_print_manifest_gives_the_bytes(pair):
     p = pair()
