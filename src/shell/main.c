@@ -111,7 +111,8 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *arg)
     log_info("shell", "stopping the enclave",
              kv_uint("grace_secs", sh->manifest ? sh->manifest->runtime.stop_grace_secs : 0));
     if (sh->status)
-        status_reader_send_stop(sh->status, sh->manifest->runtime.stop_grace_secs * 1000);
+        status_reader_send_stop(sh->status,
+                                stop_grace_of_secs(sh->manifest->runtime.stop_grace_secs));
 }
 
 static void on_stats_signal(evutil_socket_t sig, short what, void *arg)
@@ -225,7 +226,8 @@ static int start(struct shell *sh, struct error *err)
         return -1;
     sh->status = status_reader_start(&status);
     if (sh->stopping)
-        status_reader_send_stop(sh->status, sh->manifest->runtime.stop_grace_secs * 1000);
+        status_reader_send_stop(sh->status,
+                                stop_grace_of_secs(sh->manifest->runtime.stop_grace_secs));
     return 0;
 }
 
@@ -288,7 +290,8 @@ static void follow(struct shell *sh)
     shell_wait(sh, run_over_or_stopping, -1);
     if (sh->stopping &&
         !shell_wait(sh, run_over,
-                    (int64_t)sh->manifest->runtime.stop_grace_secs * 1000 + SHELL_STOP_EXTRA_MS))
+                    (int64_t)stop_grace_of_secs(sh->manifest->runtime.stop_grace_secs) +
+                        SHELL_STOP_EXTRA_MS))
         log_warn("shell", "the enclave did not stop in time, terminating it");
     /* The final line may still be in the socket of an enclave that has just ended. */
     if (sh->enclave_gone && !is_known(sh) && !shell_wait(sh, known_or_killed, 500))

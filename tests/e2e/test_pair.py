@@ -419,6 +419,29 @@ def test_app_that_ignores_term_is_killed_after_the_grace(pair):
     assert p.runtime_process.wait(10) == 0
 
 
+def test_signal_to_the_runtime_keeps_the_manifests_grace(pair):
+    p = pair(runtime={"stop_grace_secs": 1})
+    p.runtime("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+    shell = p.shell()
+    started(p)
+    time.sleep(0.3)
+    began = time.monotonic()
+    p.runtime_process.terminate()
+    assert shell.wait(20) == 107
+    assert 0.9 < time.monotonic() - began < 5
+
+
+def test_a_grace_beyond_what_a_command_can_say_stops_all_the_same(pair):
+    p = pair(runtime={"stop_grace_secs": 4294968})  # in milliseconds more than 32 bits
+    p.runtime("sh", "-c", "trap 'sleep 1; echo flushed; exit 0' TERM; while :; do sleep 0.1; done")
+    shell = p.shell()
+    started(p)
+    time.sleep(0.3)
+    shell.send_signal(signal.SIGTERM)
+    out, _ = shell.communicate(timeout=20)
+    assert shell.returncode == 109 and b"flushed" in out
+
+
 def test_other_signals_reach_the_app(pair):
     p = pair()
     p.runtime("sh", "-c", "trap 'echo got usr1; exit 4' USR1; echo ready; while :; do sleep 0.05; done")
