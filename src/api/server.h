@@ -66,8 +66,8 @@ struct slice api_body(const struct api_request *req);
 /* Adds a header to the reply. Both strings are copied; neither may hold control bytes. */
 void api_header(struct api_request *req, const char *name, const char *value);
 
-/* Takes the bytes of `body` (which is empty afterwards); they are wiped once sent. `type` may be
-   NULL when there is no body. */
+/* Takes the bytes of `body` (which is empty afterwards); they are wiped once sent. Both `type` and
+   `body` may be NULL: a reply without a body. */
 void api_reply(struct api_request *req, int status, const char *type, struct buf *body);
 void api_reply_json(struct api_request *req, int status, struct buf *body);
 /* The error envelope {"error":message,"code":code}, with an X-Request-Id. */
