@@ -620,6 +620,39 @@ def test_several_host_ports_lead_to_one_enclave_port(pair):
         wait_for(asked, 10, f"port {host}")
 
 
+# ---- clock ----
+
+def test_app_waits_for_the_first_clock_sync(pair):
+    """clock_sync.wait_secs: as long as it says without an answer, no longer than needed with one."""
+    p = pair(clock_sync={"wait_secs": 2})
+    began = time.monotonic()
+    p.runtime("sh", "-c", "sleep 60")
+    started(p)
+    assert 1.9 < time.monotonic() - began < 6
+    log = p.dial(17001).makefile("rb")
+    assert any(b"starting the app without clock sync" in log.readline() for _ in range(20))
+
+
+def test_answered_clock_starts_the_app_at_once(pair):
+    p = pair(clock_sync={"wait_secs": 30})
+    p.shell()
+    time.sleep(0.3)
+    began = time.monotonic()
+    p.runtime("sh", "-c", "sleep 60")
+    started(p)
+    assert time.monotonic() - began < 5
+
+
+def test_stop_ends_the_wait_for_the_clock(pair):
+    p = pair(clock_sync={"wait_secs": 60})
+    p.runtime("sh", "-c", "sleep 60")
+    with p.dial_when_up(17000) as s:
+        time.sleep(0.5)
+        s.sendall(b'{"cmd":"stop"}\n')
+        final = next(json.loads(line) for line in s.makefile("rb") if b"running" not in line)
+    assert final["status"] == "fatal" and "stopped before the app was started" in final["error"]
+
+
 # ---- PROXY protocol ----
 
 # Reads the header of each connection, says what is in it, then echoes. With EOF the total is told.
