@@ -1,6 +1,7 @@
 """What the end-to-end tests share: the programs under test, a private set of XDG directories, a kernel
 image, and helpers that never leave a process behind."""
 
+import ctypes
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
@@ -15,6 +17,81 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BIN = pathlib.Path(os.environ.get("CAPSULE_BIN", ROOT / "build" / "bin")).resolve()
 APPS = BIN.parent / "tests" / "e2e" / "apps"
+
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+# ---- no process outlives its test ----
+
+def pytest_configure(config):
+    """Puts a parent above pytest that inherits and reaps every process whose own parent dies: what is
+    below it and not below pytest has been orphaned by a test, and can be found and killed."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    child = os.fork()
+    if child == 0:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to pytest as well
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    status = None
+    while status is None:
+        pid, wait_status = os.waitpid(-1, 0)
+        if pid == child:
+            status = os.waitstatus_to_exitcode(wait_status)
+    kill_below(os.getpid())
+    os._exit(status if status >= 0 else 128 - status)
+
+
+def living():
+    """{pid: parent} of every process that is not a zombie."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as f:
+                    state, parent = f.read().rsplit(b")", 1)[1].split()[:2]
+            except OSError:
+                continue
+            if state not in (b"Z", b"X"):
+                parents[int(name)] = int(parent)
+    return parents
+
+
+def below(roots, parents):
+    found, last = set(roots), -1
+    while len(found) != last:
+        last = len(found)
+        found |= {pid for pid, parent in parents.items() if parent in found}
+    return found & set(parents)
+
+
+def kill_below(root, spared=(), keep=()):
+    """Kills every descendant of `root` but those in `spared` with theirs, and those in `keep`."""
+    for _ in range(200):
+        parents = living()
+        left = below({root}, parents) - {root, *keep} - below(spared, parents)
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        if not left:
+            return
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def no_process_left():
+    """Set up first and so torn down last: after what the test's own fixtures stop in good order. Engines
+    of fixtures that live longer than a test are spared."""
+    me = os.getpid()
+    spared = below({me}, living()) - {me}
+    yield
+    kill_below(os.getppid(), spared, keep={me})
 
 
 def free_port():

@@ -168,7 +168,10 @@ static void begin_wait(struct api_request *req);
 static void send_reply(struct api_request *req, int status, const char *type, struct buf *body)
 {
     struct api_server *s = req->server;
+    struct buf none = {0};
 
+    if (!body)
+        body = &none;
     req->keep = req->keep && !s->draining;
     if (req->path.len && s->config.decorate)
         s->config.decorate(req, s->config.arg);

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "base/xdg.h"
 #include "crypto/entropy.h"
 #include "crypto/pem.h"
 
@@ -67,15 +68,7 @@ void devca_free(struct devca *ca)
 
 char *devca_default_dir(struct error *err)
 {
-    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-
-    if (state && state[0] == '/')
-        return xasprintf("%s/capsule/dev-ca", state);
-    if (home && home[0] == '/')
-        return xasprintf("%s/.local/state/capsule/dev-ca", home);
-    error_set(err, ERR_NOT_FOUND, "no place for the development root: HOME is not set");
-    error_hint(err, "set HOME or XDG_STATE_HOME to an absolute path");
-    return NULL;
+    return xdg_dir(XDG_STATE, "dev-ca", "the development root", err);
 }
 
 /* ---- the root on disk ---- */

@@ -21,14 +21,10 @@ static int append(struct publish_list *list, const struct publish *p, const char
 {
     if (list->count == PUBLISH_MAX)
         return error_set(err, ERR_USAGE, "-p %s: more than %d ports", text, PUBLISH_MAX);
-    for (size_t i = 0; i < list->count; i++) {
-        const struct publish *q = &list->items[i];
-
-        if (q->host_port == p->host_port &&
-            (!q->address[0] || !p->address[0] || strcmp(q->address, p->address) == 0))
+    for (size_t i = 0; i < list->count; i++)
+        if (publish_clash(&list->items[i], p))
             return error_set(err, ERR_USAGE, "-p %s: host port %u is published twice", text,
                              p->host_port);
-    }
     list->items[list->count++] = *p;
     return 0;
 }

@@ -17,19 +17,24 @@ int pem_encode(const char *label, struct slice der, struct buf *out)
     return buf_printf(out, "-----END %s-----", label);
 }
 
-/* Cuts the next line off *rest, without its end; false when nothing is left. */
+/*
+ * Cuts the next line off *rest, without its end (LF, CRLF or CR) and the blanks before it; false
+ * when nothing is left.
+ */
 static bool next_line(struct slice *rest, struct slice *line)
 {
-    const uint8_t *lf;
+    size_t len = 0, end;
 
     if (rest->len == 0)
         return false;
-    lf = memchr(rest->ptr, '\n', rest->len);
-    line->ptr = rest->ptr;
-    line->len = lf ? (size_t)(lf - rest->ptr) : rest->len;
-    rest->ptr += line->len + (lf ? 1 : 0);
-    rest->len -= line->len + (lf ? 1 : 0);
-    if (line->len && line->ptr[line->len - 1] == '\r')
+    while (len < rest->len && rest->ptr[len] != '\n' && rest->ptr[len] != '\r')
+        len++;
+    end = len < rest->len ? len + 1 : len;
+    if (end < rest->len && rest->ptr[end - 1] == '\r' && rest->ptr[end] == '\n')
+        end++;
+    *line = slice_of(rest->ptr, len);
+    *rest = slice_of(rest->ptr + end, rest->len - end);
+    while (line->len && (line->ptr[line->len - 1] == ' ' || line->ptr[line->len - 1] == '\t'))
         line->len--;
     return true;
 }

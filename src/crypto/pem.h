@@ -12,8 +12,8 @@
 int pem_encode(const char *label, struct slice der, struct buf *out) MUST_USE;
 /*
  * Appends the bytes of the first block with this label; text before it and blocks with other
- * labels are passed over. LF or CRLF; the base64 must be canonical. ERR_NOT_FOUND when there is no
- * such block, ERR_INVALID when it is malformed.
+ * labels are passed over. Lines of any width end with LF, CRLF or CR, after blanks; the base64 must
+ * be canonical. ERR_NOT_FOUND when there is no such block, ERR_INVALID when it is malformed.
  */
 int pem_decode(const char *label, struct slice text, struct buf *out, struct error *err);
 

@@ -156,6 +156,16 @@ void supervisor_sweep(struct supervisor *s)
 
 /* ---- signals ---- */
 
+void supervisor_set_grace(struct supervisor *s, uint32_t grace_ms)
+{
+    s->spec.grace_ms = grace_ms;
+}
+
+void supervisor_stop_app_by_grace(struct supervisor *s)
+{
+    supervisor_stop_app(s, s->spec.grace_ms);
+}
+
 void supervisor_stop_app(struct supervisor *s, uint32_t grace_ms)
 {
     int64_t kill_at = clock_mono_ms() + grace_ms;

@@ -40,6 +40,9 @@ int supervisor_start_app(struct supervisor *s, const struct app_spec *app, struc
  * of it. Before the app's start it calls `cancelled`; after its end it does nothing.
  */
 void supervisor_stop_app(struct supervisor *s, uint32_t grace_ms);
+/* The same with the grace of the spec, or of supervisor_set_grace() since. */
+void supervisor_stop_app_by_grace(struct supervisor *s);
+void supervisor_set_grace(struct supervisor *s, uint32_t grace_ms);
 /* TERM, two seconds, KILL to everything that the app left running; ends with `swept`. */
 void supervisor_sweep(struct supervisor *s);
 void supervisor_free(struct supervisor *s);

@@ -4,11 +4,13 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "codec/proxy_header.h"
 #include "vsock/relay.h"
 
 #include <errno.h>
 #include <event2/event.h>
 #include <sys/queue.h>
+#include <sys/socket.h>
 
 #define RETRY_US 20000
 
@@ -17,6 +19,7 @@ struct entry {
     struct listener *listener;
     uint16_t bound_port;
     uint16_t enclave_port;
+    bool proxy_header;
 };
 
 /* One client: dialling (or waiting to dial again), then a relay. */
@@ -70,6 +73,24 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
     dial_enclave(arg);
 }
 
+/* From here on both descriptors are the relay's. */
+static void begin_relay(struct visit *v, int client, int enclave)
+{
+    struct sockaddr_storage from = {0}, to = {0};
+    socklen_t from_len = sizeof(from), to_len = sizeof(to);
+    uint8_t header[PROXY_HEADER_MAX];
+    size_t len = 0;
+
+    /* A client that has reset already has no address any more; LOCAL says so. */
+    if (v->entry->proxy_header) {
+        (void)getpeername(client, (struct sockaddr *)&from, &from_len);
+        (void)getsockname(client, (struct sockaddr *)&to, &to_len);
+        len = proxy_header_write(&from, &to, header);
+    }
+    v->relay = relay_new(v->entry->ingress->base, client, enclave, on_relay_end, v);
+    (void)relay_seed(v->relay, slice_of(header, len), NULL); /* far below its limit */
+}
+
 static void on_dialled(void *arg, int fd, const struct error *err)
 {
     const struct timeval again = {.tv_usec = RETRY_US};
@@ -81,7 +102,7 @@ static void on_dialled(void *arg, int fd, const struct error *err)
     v->dial = NULL;
     if (fd >= 0) {
         v->client = -1;
-        v->relay = relay_new(in->base, client, fd, on_relay_end, v);
+        begin_relay(v, client, fd);
         return;
     }
     if (!in->ready && clock_mono_ms() - v->since_ms < HOST_INGRESS_BOOT_MS) {
@@ -116,19 +137,26 @@ static void on_accept(void *arg, int fd)
     dial_enclave(v);
 }
 
+/* An example for hints: 80 becomes 8080, 8080 becomes 8081. */
+static unsigned int other_port(uint16_t port)
+{
+    return port < 1024 ? port + 8000u : port < UINT16_MAX ? port + 1u : port - 1u;
+}
+
 static int explain_bind(const struct publish *p, struct error *err)
 {
     error_wrap(err, "ingress for enclave port %u", p->enclave_port);
     switch (err->sys) {
     case EADDRINUSE:
         return error_hint(err,
-                          "another program listens there: end it, or publish enclave port %u "
-                          "at another port with -p",
-                          p->enclave_port);
+                          "another program has the port; take another host port (-p %u:%u) or "
+                          "end that program",
+                          other_port(p->host_port), p->enclave_port);
     case EADDRNOTAVAIL:
-        return error_hint(err, "this machine has no such address; give one of its own to -p");
+        return error_hint(err, "this machine has no such address; leave it out to listen on all");
     case EACCES:
-        return error_hint(err, "ports below 1024 need root; publish at a higher port with -p");
+        return error_hint(err, "ports below 1024 need root; take another host port (-p %u:%u)",
+                          other_port(p->host_port), p->enclave_port);
     default:
         return -1;
     }
@@ -144,6 +172,7 @@ static int open_entry(struct host_ingress *in, const struct publish *p, struct e
     if (fd < 0)
         return explain_bind(p, err);
     e->ingress = in;
+    e->proxy_header = p->proxy_header;
     e->bound_port = socket_port(fd);
     e->enclave_port = p->enclave_port;
     e->listener = listener_new(in->base, fd, &spec);

@@ -16,7 +16,12 @@ struct host_ingress;
 #define HOST_INGRESS_MAX     4096 /* connections open at a time on one listener */
 #define HOST_INGRESS_BOOT_MS 5000 /* how long a connection waits for an enclave that boots */
 
-/* All listeners, or none and the reason. Host port 0 takes a free one; it is logged. */
+/*
+ * All listeners, or none and the reason. Several may lead to one enclave port. With proxy_header
+ * the stream starts with a PROXY protocol v2 header that names client and local address
+ * (spec/manifest.md section 8.3): what the host says, not what the enclave knows. Host port 0 takes
+ * a free one; it is logged.
+ */
 int host_ingress_start(struct event_base *base, struct carrier *carrier, const struct publish *list,
                        size_t count, struct host_ingress **out, struct error *err);
 /* The enclave serves now: a refused dial is final from here on. */

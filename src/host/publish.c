@@ -62,3 +62,9 @@ int publish_parse(const char *text, struct publish *out, struct error *err)
     *out = p;
     return 0;
 }
+
+bool publish_clash(const struct publish *a, const struct publish *b)
+{
+    return a->host_port != 0 && a->host_port == b->host_port &&
+           (!a->address[0] || !b->address[0] || strcmp(a->address, b->address) == 0);
+}

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@ struct publish {
     char address[48];   /* numeric IPv4 or IPv6 without brackets; "" is every address */
     uint16_t host_port; /* 0 takes any free port */
     uint16_t enclave_port;
+    bool proxy_header; /* not part of the text: the manifest's ingress says it */
 };
 
 /*
@@ -20,5 +22,8 @@ struct publish {
  * ERR_USAGE and quotes the text.
  */
 int publish_parse(const char *text, struct publish *out, struct error *err);
+
+/* True when both want the same host port on the same address, or one of them on every address. */
+bool publish_clash(const struct publish *a, const struct publish *b);
 
 #endif

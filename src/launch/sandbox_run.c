@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/xdg.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,18 +14,11 @@
 
 int sandbox_cache_dir(char **path, struct error *err)
 {
-    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char *dir;
+    char *dir = xdg_dir(XDG_CACHE, "sandbox", "the sandbox's cache", err);
     struct stat st;
 
-    if (xdg && xdg[0] == '/') {
-        dir = xasprintf("%s/capsule/sandbox", xdg);
-    } else if (home && home[0] == '/') {
-        dir = xasprintf("%s/.cache/capsule/sandbox", home);
-    } else {
-        error_set(err, ERR_NOT_FOUND, "no place for the sandbox's cache: HOME is not set");
-        return error_hint(err, "set HOME or XDG_CACHE_HOME to a directory that can be written");
-    }
+    if (!dir)
+        return -1;
     if (dir_make_all(dir, 0700, err) < 0) {
         free(dir);
         return error_hint(err, "set XDG_CACHE_HOME to a directory that can be written");

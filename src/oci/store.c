@@ -1,6 +1,7 @@
 #include "oci/store.h"
 
 #include "base/log.h"
+#include "base/xdg.h"
 #include "oci/config.h"
 
 #include <dirent.h>
@@ -29,20 +30,6 @@ struct store {
 };
 
 /* ---- opening ---- */
-
-static char *default_dir(struct error *err)
-{
-    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-
-    if (data && data[0] == '/')
-        return xasprintf("%s/capsule", data);
-    if (home && home[0] == '/')
-        return xasprintf("%s/.local/share/capsule", home);
-    error_set(err, ERR_INVALID,
-              "no place for the image store: neither XDG_DATA_HOME nor HOME is "
-              "set");
-    return NULL;
-}
 
 static int open_lock(const struct store *s, const char *name, struct error *err)
 {
@@ -107,7 +94,7 @@ static int prepare(struct store *s, struct error *err)
 
 struct store *store_open(const char *dir, struct error *err)
 {
-    char *chosen = dir ? xstrdup(dir) : default_dir(err);
+    char *chosen = dir ? xstrdup(dir) : xdg_dir(XDG_DATA, NULL, "the image store", err);
     struct store *s;
 
     if (!chosen)

@@ -70,10 +70,12 @@ static void on_cancelled(void *arg)
 static void on_stop_command(void *arg, const struct stop_command *cmd)
 {
     struct runtime *rt = arg;
-    uint32_t grace = rt->manifest ? rt->manifest->runtime.stop_grace_secs * 1000 : 10000;
 
     log_info("runtime", "the host asks to stop");
-    supervisor_stop_app(rt->supervisor, cmd->has_grace ? cmd->grace_ms : grace);
+    if (cmd->has_grace)
+        supervisor_stop_app(rt->supervisor, cmd->grace_ms);
+    else
+        supervisor_stop_app_by_grace(rt->supervisor);
 }
 
 static bool app_over(const struct runtime *rt)
@@ -103,7 +105,7 @@ static bool taken(const struct runtime *rt)
 static int open_link(struct runtime *rt, struct error *err)
 {
     const struct supervisor_spec supervisor = {.base = rt->base,
-                                               .grace_ms = 10000,
+                                               .grace_ms = RUNTIME_GRACE_MS,
                                                .app_ended = on_app_ended,
                                                .swept = on_swept,
                                                .cancelled = on_cancelled,
@@ -135,6 +137,7 @@ static int load_manifest(struct runtime *rt, struct error *err)
 
     if (manifest_load_file(path, 0, &rt->manifest, &problems, err) < 0)
         return -1;
+    supervisor_set_grace(rt->supervisor, stop_grace_of_secs(rt->manifest->runtime.stop_grace_secs));
     if (rt->log && rt->manifest->runtime.logs == MANIFEST_LOGS_DISCARD)
         log_server_discard_app(rt->log);
     return manifest_check_available(rt->manifest, err);

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#define RUNTIME_GRACE_MS 10000 /* for the app to stop, until the manifest has been read */
 #define RUNTIME_SWEEP_MS 4000  /* for what the app left running: TERM, 2 s, KILL, and a margin */
 #define RUNTIME_DRAIN_MS 1000  /* for the services, so that the end takes 5 s in all */
 #define RUNTIME_TAKEN_MS 15000 /* for the host to take the final state and the log's end */

@@ -13,8 +13,8 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 static void on_time(evutil_socket_t fd, short what, void *arg)
 {
@@ -112,7 +112,8 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *arg)
     log_info("shell", "stopping the enclave",
              kv_uint("grace_secs", sh->manifest ? sh->manifest->runtime.stop_grace_secs : 0));
     if (sh->status)
-        status_reader_send_stop(sh->status, sh->manifest->runtime.stop_grace_secs * 1000);
+        status_reader_send_stop(sh->status,
+                                stop_grace_of_secs(sh->manifest->runtime.stop_grace_secs));
 }
 
 static void on_stats_signal(evutil_socket_t sig, short what, void *arg)
@@ -226,7 +227,8 @@ static int start(struct shell *sh, struct error *err)
         return -1;
     sh->status = status_reader_start(&status);
     if (sh->stopping)
-        status_reader_send_stop(sh->status, sh->manifest->runtime.stop_grace_secs * 1000);
+        status_reader_send_stop(sh->status,
+                                stop_grace_of_secs(sh->manifest->runtime.stop_grace_secs));
     return 0;
 }
 
@@ -257,16 +259,44 @@ static bool enclave_over(const struct shell *sh)
     return sh->enclave_gone || sh->kill_now;
 }
 
+/* The enclave is gone and its runtime has not said why: what is known comes from the launcher. */
+static void explain_death(struct shell *sh)
+{
+    struct error *why = &sh->failure, err;
+    int status = -1;
+    char name[16];
+
+    if (sh->console && event_pending(sh->console, EV_READ, NULL))
+        sh->launcher->console_pump(sh->launched); /* its last words come before ours */
+    if (sh->launcher->reap(sh->launched, &status, &err) < 0)
+        log_warn("shell", "cleaning up after the enclave failed", kv_str("reason", err.msg));
+    if (status != -1 && WIFSIGNALED(status)) {
+        status_signal_name(WTERMSIG(status), name);
+        error_set(why, ERR_INTERNAL, "enclave died: capsule-runtime was killed by signal %d (%s)",
+                  WTERMSIG(status), name);
+        if (WTERMSIG(status) == SIGKILL)
+            error_hint(why, "the kernel does this when memory runs out: give the enclave more with "
+                            "--memory-mb");
+    } else if (status != -1) {
+        error_set(why, ERR_INTERNAL,
+                  "enclave died: capsule-runtime ended with status %d and without a final report",
+                  WEXITSTATUS(status));
+    } else {
+        error_set(why, ERR_INTERNAL, "enclave died: it ended without a final report");
+    }
+}
+
 static void follow(struct shell *sh)
 {
     shell_wait(sh, run_over_or_stopping, -1);
     if (sh->stopping &&
         !shell_wait(sh, run_over,
-                    (int64_t)sh->manifest->runtime.stop_grace_secs * 1000 + SHELL_STOP_EXTRA_MS))
+                    (int64_t)stop_grace_of_secs(sh->manifest->runtime.stop_grace_secs) +
+                        SHELL_STOP_EXTRA_MS))
         log_warn("shell", "the enclave did not stop in time, terminating it");
     /* The final line may still be in the socket of an enclave that has just ended. */
     if (sh->enclave_gone && !is_known(sh) && !shell_wait(sh, known_or_killed, 500))
-        error_set(&sh->failure, ERR_NET, "enclave died: it ended without a final status");
+        explain_death(sh);
     log_reader_finish(sh->log);
     shell_wait(sh, log_over, LOG_FINISH_MS + 1000);
 }
@@ -355,7 +385,7 @@ static int run(struct shell *sh)
         status = err.kind == ERR_USAGE ? SHELL_EXIT_USAGE : SHELL_EXIT_ERROR;
     }
     if (status == SHELL_EXIT_ERROR || !started)
-        error_print(started ? "capsule: enclave" : "capsule-shell", &err);
+        error_print(started ? "capsule" : "capsule-shell", &err);
     if (shut_down(sh, &end) < 0) {
         error_print("capsule-shell", &end);
         status = SHELL_EXIT_ERROR;
@@ -365,15 +395,6 @@ static int run(struct shell *sh)
     event_free(sh->on_usr1);
     event_base_free(sh->base);
     return status;
-}
-
-static int print_manifest(const struct shell_options *o, struct error *err)
-{
-    AUTO_BUF struct buf bytes = BUF(MANIFEST_BYTES_MAX);
-
-    if (file_read(o->manifest_file, &bytes, err) < 0)
-        return -1;
-    return fd_write_all(STDOUT_FILENO, bytes.ptr, bytes.len, "standard output", err);
 }
 
 static int fail(const struct error *err)
@@ -395,12 +416,8 @@ int main(int argc, char **argv)
     if (sh.options.version)
         return puts("capsule-shell " CAPSULE_VERSION " (" CAPSULE_GIT_REV ")") < 0;
     log_setup(log_level_of_verbosity(sh.options.verbosity), sh.options.log_format);
-    if (sh.options.command && strcmp(sh.options.command, "print-manifest") == 0)
-        return print_manifest(&sh.options, &err) < 0 ? fail(&err) : 0;
-    if (sh.options.command) {
-        error_set(&err, ERR_UNSUPPORTED, "describe-eif is not available in this version");
-        return fail(&err);
-    }
+    if (sh.options.command)
+        return shell_command(&sh.options, &err) < 0 ? fail(&err) : 0;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);

@@ -82,6 +82,12 @@ void shell_link_close(struct shell *sh);
 /* Ingress as the command line and the manifest say. */
 int shell_ingress_open(struct shell *sh, struct error *err);
 
+/*
+ * print-manifest: the manifest file's bytes, unchanged. describe-eif: the measurements of the EIF
+ * as indented JSON without a final newline (spec/runtime.md section 2.1).
+ */
+int shell_command(const struct shell_options *o, struct error *err);
+
 /* Runs the loop until `done` or the time is up (negative: no limit). Returns what it said last. */
 bool shell_wait(struct shell *sh, bool (*done)(const struct shell *sh), int64_t timeout_ms);
 

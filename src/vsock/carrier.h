@@ -6,7 +6,8 @@
  *   enclave to host: connect to v.sock_<port>, where the host listens.
  *
  * The directory is always reached through a descriptor (O_PATH is enough) and
- * /proc/self/fd, because in the sandbox it has no name. Nothing above this module knows which
+ * /proc/self/fd, because in the sandbox it has no name; links in it are never followed, since the
+ * other side can put them there. Nothing above this module knows which
  * carrier is in use. All functions but carrier_dial_wait() belong to the loop's thread.
  */
 #ifndef CAPSULE_VSOCK_CARRIER_H

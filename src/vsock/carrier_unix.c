@@ -7,8 +7,11 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 #define BACKLOG       1024
@@ -17,17 +20,55 @@
 /* Room for one full splice of the relay; the kernel may grant less. */
 #define BUFFER_BYTES (1024 * 1024)
 
-/* ---- names ---- */
+/*
+ * ---- names ----
+ *
+ * Both sides can write to the directory and each must assume that the other is hostile. A name is
+ * therefore opened without following links of any kind, found to be a socket, and only then
+ * connected to, through its descriptor: a link to some other socket of this machine (a container
+ * engine's, say) leads nowhere. bind() and unlink() never follow a link in the last part of a name.
+ *
+ * What the other side can do is to remove or replace names. Listening sockets live on without their
+ * name, so the enclave that does so cuts off nobody but itself (its own egress, clock or NSM), and
+ * a host that does so could as well have refused the connection.
+ */
 
-static socklen_t socket_name(const struct carrier *c, uint32_t port, struct sockaddr_un *sa)
+#define NAME_MAX_LEN 24 /* "v.sock_4294967295" */
+
+static void socket_name(uint32_t port, char name[NAME_MAX_LEN])
 {
-    char suffix[16] = "";
+    if (port == 0)
+        snprintf(name, NAME_MAX_LEN, "v.sock");
+    else
+        snprintf(name, NAME_MAX_LEN, "v.sock_%u", port);
+}
 
-    if (port != 0)
-        snprintf(suffix, sizeof(suffix), "_%u", port);
-    *sa = (struct sockaddr_un){.sun_family = AF_UNIX};
-    snprintf(sa->sun_path, sizeof(sa->sun_path), "/proc/self/fd/%d/v.sock%s", c->dir_fd, suffix);
-    return sizeof(*sa);
+static struct sockaddr_un address_in(const struct carrier *c, const char *name)
+{
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+
+    snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/%s", c->dir_fd, name);
+    return sa;
+}
+
+/* Connects to a name in the directory. 0, or -1 with errno; ENOTSOCK for a link or a file. */
+static int connect_name(const struct carrier *c, int fd, const char *name)
+{
+    struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+                           .resolve =
+                               RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH};
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    AUTO_FD int target = (int)syscall(SYS_openat2, c->dir_fd, name, &how, sizeof(how));
+    struct stat st;
+
+    if (target < 0 || fstat(target, &st) < 0)
+        return -1;
+    if (!S_ISSOCK(st.st_mode)) {
+        errno = ENOTSOCK;
+        return -1;
+    }
+    snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d", target);
+    return connect(fd, (struct sockaddr *)&sa, sizeof(sa));
 }
 
 static int open_socket(struct error *err)
@@ -42,28 +83,32 @@ static int open_socket(struct error *err)
     return fd;
 }
 
-/* A socket left by a process that is gone refuses; one in use accepts or is full. */
-static bool is_abandoned(const struct sockaddr_un *sa)
+/* A socket left by a process that is gone refuses; one in use accepts or is full. Keeps errno. */
+static bool is_abandoned(const struct carrier *c, const char *name)
 {
+    int before = errno;
     AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool abandoned = fd >= 0 && connect_name(c, fd, name) < 0 && errno == ECONNREFUSED;
 
-    return fd >= 0 && connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0 &&
-           errno == ECONNREFUSED;
+    errno = before;
+    return abandoned;
 }
 
 /* Port 0 stands for v.sock itself. */
 static int listen_on(const struct carrier *c, uint32_t port, struct error *err)
 {
+    char name[NAME_MAX_LEN];
     struct sockaddr_un sa;
-    socklen_t len = socket_name(c, port, &sa);
     AUTO_FD int fd = open_socket(err);
     int rc, result;
 
     if (fd < 0)
         return -1;
-    rc = bind(fd, (struct sockaddr *)&sa, len);
-    if (rc < 0 && errno == EADDRINUSE && is_abandoned(&sa) && unlink(sa.sun_path) == 0)
-        rc = bind(fd, (struct sockaddr *)&sa, len);
+    socket_name(port, name);
+    sa = address_in(c, name);
+    rc = bind(fd, (struct sockaddr *)&sa, sizeof(sa));
+    if (rc < 0 && errno == EADDRINUSE && is_abandoned(c, name) && unlinkat(c->dir_fd, name, 0) == 0)
+        rc = bind(fd, (struct sockaddr *)&sa, sizeof(sa));
     if (rc < 0 || listen(fd, BACKLOG) < 0)
         return error_sys(err, errno, "listening on the socket for port %u", port);
     result = fd;
@@ -100,15 +145,14 @@ static ssize_t take_line(int fd, char line[GREETING_MAX])
 
 static enum attempt_want start(const struct carrier *c, struct attempt *a, struct error *err)
 {
-    struct sockaddr_un sa;
-    socklen_t len = socket_name(c, c->side == CARRIER_HOST ? 0 : a->port, &sa);
-    char greeting[GREETING_MAX];
+    char name[NAME_MAX_LEN], greeting[GREETING_MAX];
     int n;
 
     a->fd = open_socket(err);
     if (a->fd < 0)
         return ATTEMPT_FAILED;
-    if (connect(a->fd, (struct sockaddr *)&sa, len) < 0) {
+    socket_name(c->side == CARRIER_HOST ? 0 : a->port, name);
+    if (connect_name(c, a->fd, name) < 0) {
         int sys = errno;
 
         fd_close(&a->fd);

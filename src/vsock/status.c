@@ -227,6 +227,11 @@ int status_parse(struct slice line, struct status *out, struct error *err)
 
 /* ---- the stop command ---- */
 
+uint32_t stop_grace_of_secs(uint32_t secs)
+{
+    return secs < STOP_GRACE_MAX / 1000 ? secs * 1000 : STOP_GRACE_MAX;
+}
+
 void stop_format(uint32_t grace_ms, struct buf *out)
 {
     if (buf_printf(out, "{\"cmd\":\"stop\",\"grace_ms\":%u}\n", grace_ms) < 0)

@@ -66,6 +66,9 @@ struct stop_command {
     uint32_t grace_ms; /* at most STOP_GRACE_MAX */
 };
 void stop_format(uint32_t grace_ms, struct buf *out);
+/* runtime.stop_grace_secs in milliseconds; what a stop command cannot say becomes the most it can.
+ */
+uint32_t stop_grace_of_secs(uint32_t secs);
 int stop_parse(struct slice line, struct stop_command *out, struct error *err);
 
 #endif

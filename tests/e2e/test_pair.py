@@ -7,13 +7,15 @@ import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from conftest import BIN, free_port, wait_for
+from conftest import BIN, ROOT, free_port, wait_for
 
 PYTHON = "/usr/bin/python3"
 
@@ -417,6 +419,29 @@ def test_app_that_ignores_term_is_killed_after_the_grace(pair):
     assert p.runtime_process.wait(10) == 0
 
 
+def test_signal_to_the_runtime_keeps_the_manifests_grace(pair):
+    p = pair(runtime={"stop_grace_secs": 1})
+    p.runtime("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+    shell = p.shell()
+    started(p)
+    time.sleep(0.3)
+    began = time.monotonic()
+    p.runtime_process.terminate()
+    assert shell.wait(20) == 107
+    assert 0.9 < time.monotonic() - began < 5
+
+
+def test_a_grace_beyond_what_a_command_can_say_stops_all_the_same(pair):
+    p = pair(runtime={"stop_grace_secs": 4294968})  # in milliseconds more than 32 bits
+    p.runtime("sh", "-c", "trap 'sleep 1; echo flushed; exit 0' TERM; while :; do sleep 0.1; done")
+    shell = p.shell()
+    started(p)
+    time.sleep(0.3)
+    shell.send_signal(signal.SIGTERM)
+    out, _ = shell.communicate(timeout=20)
+    assert shell.returncode == 109 and b"flushed" in out
+
+
 def test_other_signals_reach_the_app(pair):
     p = pair()
     p.runtime("sh", "-c", "trap 'echo got usr1; exit 4' USR1; echo ready; while :; do sleep 0.05; done")
@@ -568,3 +593,160 @@ def test_port_in_use_is_named(pair):
         _, err = shell.communicate(timeout=10)
     assert shell.returncode == 1
     assert f"listening on 127.0.0.1:{taken}: Address already in use" in err.decode()
+    assert f"take another host port (-p {taken + 1}:{port})" in err.decode()
+
+
+def test_host_port_given_twice_is_refused(pair):
+    inner, other, outer = free_port(), free_port(), free_port()
+    p = pair(ingress=[{"listen_port": inner}, {"listen_port": other}])
+    shell = p.shell("-p", f"127.0.0.1:{outer}:{inner}", "-p", f"{outer}:{other}")
+    _, err = shell.communicate(timeout=10)
+    assert shell.returncode == 2
+    assert f"host port {outer} is published twice, for {inner} and {other}" in err.decode()
+    assert f"-p OTHER:{other}" in err.decode()
+
+
+def test_several_host_ports_lead_to_one_enclave_port(pair):
+    port, hosts = free_port(), [free_port() for _ in range(3)]
+    p = pair(ingress=[{"listen_port": port}])
+    p.runtime(PYTHON, "-c", ECHO, str(port))
+    p.shell(*(word for host in hosts for word in ("-p", f"127.0.0.1:{host}:{port}")))
+    for host in hosts:
+        def asked(host=host):
+            try:
+                return ask(host, b"by %d" % host) == b"by %d" % host
+            except ConnectionRefusedError:
+                return None
+        wait_for(asked, 10, f"port {host}")
+
+
+# ---- clock ----
+
+def test_app_waits_for_the_first_clock_sync(pair):
+    """clock_sync.wait_secs: as long as it says without an answer, no longer than needed with one."""
+    p = pair(clock_sync={"wait_secs": 2})
+    began = time.monotonic()
+    p.runtime("sh", "-c", "sleep 60")
+    started(p)
+    assert 1.9 < time.monotonic() - began < 6
+    log = p.dial(17001).makefile("rb")
+    assert any(b"starting the app without clock sync" in log.readline() for _ in range(20))
+
+
+def test_answered_clock_starts_the_app_at_once(pair):
+    p = pair(clock_sync={"wait_secs": 30})
+    p.shell()
+    time.sleep(0.3)
+    began = time.monotonic()
+    p.runtime("sh", "-c", "sleep 60")
+    started(p)
+    assert time.monotonic() - began < 5
+
+
+def test_stop_ends_the_wait_for_the_clock(pair):
+    p = pair(clock_sync={"wait_secs": 60})
+    p.runtime("sh", "-c", "sleep 60")
+    with p.dial_when_up(17000) as s:
+        time.sleep(0.5)
+        s.sendall(b'{"cmd":"stop"}\n')
+        final = next(json.loads(line) for line in s.makefile("rb") if b"running" not in line)
+    assert final["status"] == "fatal" and "stopped before the app was started" in final["error"]
+
+
+# ---- PROXY protocol ----
+
+# Reads the header of each connection, says what is in it, then echoes. With EOF the total is told.
+PROXY_APP = """
+import socket, sys, threading
+s = socket.create_server(('127.0.0.1', int(sys.argv[1])), backlog=100)
+def exactly(c, n):
+    b = b''
+    while len(b) < n: b += c.recv(n - len(b)) or sys.exit(9)
+    return b
+def serve(c):
+    head = exactly(c, 16)
+    body = exactly(c, int.from_bytes(head[14:], 'big'))
+    c.sendall((head + body).hex().encode() + b'\\n')
+    total = 0
+    while b := c.recv(65536): total += len(b); c.sendall(b)
+    c.sendall(b'%d' % total)
+    c.close()
+while True:
+    c, _ = s.accept(); threading.Thread(target=serve, args=(c,), daemon=True).start()
+"""
+
+
+def read_to_end(s, out):
+    while piece := s.recv(65536):
+        out += piece
+
+
+@pytest.mark.parametrize("family, address, listen", [
+    (socket.AF_INET, "127.0.0.1", "127.0.0.1:"),
+    (socket.AF_INET6, "::1", "[::1]:"),
+    (socket.AF_INET, "127.0.0.1", ""),  # an IPv4 client of a socket for both families
+])
+def test_proxy_protocol_tells_the_client_address(pair, family, address, listen):
+    port, host = free_port(), free_port()
+    p = pair(ingress=[{"listen_port": port, "proxy_protocol": "v2"}])
+    p.runtime(PYTHON, "-c", PROXY_APP, str(port))
+    p.shell("-p", f"{listen}{host}:{port}")
+
+    def connect():
+        try:
+            return socket.create_connection((address, host), 10)
+        except ConnectionRefusedError:
+            return None
+    with wait_for(connect, 10, "ingress") as s:
+        # Bulk in both directions at once, and a half-close: the header must neither be lost nor repeated.
+        data = os.urandom(1 << 20) * 16
+        got = bytearray()
+        reader = threading.Thread(target=read_to_end, args=(s, got))
+        mine, theirs = s.getsockname(), s.getpeername()
+        reader.start()
+        s.sendall(data)
+        s.shutdown(socket.SHUT_WR)
+        reader.join(30)
+    header, rest = bytes(got).split(b"\n", 1)
+    size = 4 if family == socket.AF_INET else 16
+    assert bytes.fromhex(header.decode()) == (
+        b"\r\n\r\n\0\r\nQUIT\n" + bytes([0x21, 0x11 if size == 4 else 0x21, 0, 2 * size + 4]) +
+        socket.inet_pton(family, mine[0]) + socket.inet_pton(family, theirs[0]) +
+        struct.pack(">HH", mine[1], theirs[1]))
+    assert rest == data + b"%d" % len(data)
+
+
+# ---- commands of the shell ----
+
+VECTORS = json.loads((ROOT / "tests" / "vectors" / "eif.json").read_text())["images"]
+
+
+@pytest.mark.parametrize("image", VECTORS, ids=lambda image: image["name"])
+def test_describe_eif_prints_the_measurements(tmp_path, image):
+    path = tmp_path / "any name.eif"
+    path.write_bytes(base64.b64decode(image["eif_base64"]))
+    r = subprocess.run([BIN / "capsule-shell", "--eif-file", path, "describe-eif"], capture_output=True,
+                       text=True, timeout=20)
+    assert (r.returncode, r.stderr) == (0, "")
+    got = {"HashAlgorithm": "Sha384 { ... }", **image["measurements"]}
+    assert r.stdout == json.dumps(got, indent=2)
+
+
+def test_describe_eif_of_a_bad_file_fails(tmp_path):
+    path = tmp_path / "bad.eif"
+    path.write_bytes(b"no eif")
+    for name, text in ((path, "bad.eif"), (tmp_path / "none.eif", "No such file")):
+        r = subprocess.run([BIN / "capsule-shell", "describe-eif", "--eif-file", name], capture_output=True,
+                           text=True, timeout=20)
+        assert (r.returncode, r.stdout) == (1, "") and text in r.stderr
+
+
+def test_print_manifest_gives_the_bytes(pair):
+    p = pair()
+    p.manifest.write_bytes(b"# a remark \xc3\xa9\r\nversion: v1\n\n\n  ")
+    shell = p.shell("print-manifest")
+    out, err = shell.communicate(timeout=10)
+    assert (shell.returncode, out, err) == (0, p.manifest.read_bytes(), b"")
+    p.manifest.unlink()
+    _, err = p.shell("print-manifest").communicate(timeout=10)
+    assert p.shell_process.returncode == 1 and b"No such file" in err

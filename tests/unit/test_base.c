@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/proc.h"
 #include "base/queue.h"
+#include "base/xdg.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -201,6 +202,30 @@ static void test_processes(void **state)
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
 }
 
+static void xdg_directories(void **state)
+{
+    struct error err = {0};
+    AUTO_FREE char *home = xstrdup(getenv("HOME") ? getenv("HOME") : "/"), *cache = NULL,
+                   *data = NULL;
+
+    (void)state;
+    setenv("HOME", "/home/me", 1);
+    setenv("XDG_CACHE_HOME", "/c", 1);
+    setenv("XDG_DATA_HOME", "relative", 1); /* counts as unset */
+    cache = xdg_dir(XDG_CACHE, "sub", "x", &err);
+    data = xdg_dir(XDG_DATA, NULL, "x", &err);
+    assert_string_equal(cache, "/c/capsule/sub");
+    assert_string_equal(data, "/home/me/.local/share/capsule");
+    unsetenv("HOME");
+    assert_null(xdg_dir(XDG_DATA, NULL, "the thing", &err));
+    assert_int_equal(err.kind, ERR_NOT_FOUND);
+    assert_string_equal(err.msg, "no place for the thing: HOME is not set");
+    assert_string_equal(err.hint, "set HOME or XDG_DATA_HOME to a directory that can be written");
+    setenv("HOME", home, 1);
+    unsetenv("XDG_CACHE_HOME");
+    unsetenv("XDG_DATA_HOME");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +238,7 @@ int main(void)
         cmocka_unit_test(test_atomic_file_is_all_or_nothing),
         cmocka_unit_test(test_file_read_has_a_limit),
         cmocka_unit_test(test_processes),
+        cmocka_unit_test(xdg_directories),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -197,6 +197,8 @@ static void test_pem_reading(void **state)
 {
     static const char *const good[] = {
         "-----BEGIN X-----\naGVs\nbG8=\n-----END X-----\n",
+        "words\r-----BEGIN X-----\raGVsbG8=\r-----END X-----\r",
+        "-----BEGIN X----- \t\naG  \nVsbG8=\t\r\n-----END X-----  ",
         "words before\r\n-----BEGIN X-----\r\naGVsbG8=\r\n-----END X-----",
         "-----BEGIN Y-----\nAAAA\n-----END Y-----\n-----BEGIN X-----\naGVsbG8=\n-----END X-----\n",
     };
@@ -206,6 +208,8 @@ static void test_pem_reading(void **state)
         "-----BEGIN X-----\naGVsbG8=\n",
         "-----BEGIN X-----\naGVsbG8\n-----END X-----\n",
         "-----BEGIN X-----\naGVsbG8=\n-----END Y-----\n",
+        "-----BEGIN X-----\n aGVsbG8=\n-----END X-----\n",
+        "-----BEGIN X-----\naGVs bG8=\n-----END X-----\n",
         "-----BEGIN X-----\nKey: 1\n\naGVsbG8=\n-----END X-----\n",
     };
 

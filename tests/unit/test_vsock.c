@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 /* spec/wire-protocols.md section 10, item 3. */
@@ -184,6 +185,68 @@ static void unix_carrier_refuses_what_nobody_serves(void **state)
     link_close(&l);
 }
 
+/* A hostile enclave must not lead the host to other sockets of the machine, nor the reverse. */
+static void unix_carrier_follows_no_link(void **state)
+{
+    struct sockaddr_un decoy = {.sun_family = AF_UNIX};
+    char door[80], egress[80];
+    struct link l;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+    (void)state;
+    link_open(&l);
+    snprintf(door, sizeof(door), "%s/v.sock", l.dir);
+    snprintf(egress, sizeof(egress), "%s/v.sock_20480", l.dir);
+    snprintf(decoy.sun_path, sizeof(decoy.sun_path), "%s/docker.sock", l.dir);
+    assert_int_equal(bind(fd, (struct sockaddr *)&decoy, sizeof(decoy)), 0);
+    assert_int_equal(listen(fd, 4), 0);
+
+    assert_int_equal(unlink(door), 0);
+    assert_int_equal(symlink(decoy.sun_path, door), 0);
+    dial(&l, l.host, 17000);
+    assert_int_equal(l.dialled, -1);
+    assert_int_equal(l.why.sys, ENOTSOCK);
+    assert_int_equal(symlink("docker.sock", egress), 0);
+    dial(&l, l.enclave, 20480);
+    assert_int_equal(l.dialled, -1);
+    assert_int_equal(accept(fd, NULL, NULL), -1);
+    assert_int_equal(errno, EAGAIN);
+
+    assert_int_equal(unlink(door), 0);
+    assert_int_equal(mkfifo(door, 0600), 0);
+    dial(&l, l.host, 17000);
+    assert_int_equal(l.dialled, -1);
+    assert_int_equal(l.why.sys, ENOTSOCK);
+    close(fd);
+    link_close(&l);
+}
+
+/* A link in the place of a socket to listen on is neither followed nor taken for an old socket. */
+static void unix_carrier_listens_through_no_link(void **state)
+{
+    struct listener_spec spec = {.name = "egress", .max = 4, .accepted = on_accept};
+    struct sockaddr_un old = {.sun_family = AF_UNIX};
+    struct listener *listener = NULL;
+    char egress[80];
+    struct error err;
+    struct stat st;
+    struct link l;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    (void)state;
+    link_open(&l);
+    snprintf(egress, sizeof(egress), "%s/v.sock_20480", l.dir);
+    snprintf(old.sun_path, sizeof(old.sun_path), "%s/old.sock", l.dir);
+    assert_int_equal(bind(fd, (struct sockaddr *)&old, sizeof(old)), 0);
+    close(fd); /* a connection to it is refused from now on */
+    assert_int_equal(symlink("old.sock", egress), 0);
+    assert_int_equal(carrier_listen(l.host, 20480, &spec, &listener, &err), -1);
+    assert_int_equal(err.sys, EADDRINUSE);
+    assert_int_equal(lstat(egress, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    link_close(&l);
+}
+
 static void unix_carrier_takes_over_an_abandoned_socket(void **state)
 {
     struct listener_spec spec = {.name = "test", .max = 8, .accepted = on_accept};
@@ -285,6 +348,8 @@ int main(void)
         cmocka_unit_test(unix_carrier_connects_both_ways),
         cmocka_unit_test(unix_carrier_refuses_what_nobody_serves),
         cmocka_unit_test(unix_carrier_takes_over_an_abandoned_socket),
+        cmocka_unit_test(unix_carrier_follows_no_link),
+        cmocka_unit_test(unix_carrier_listens_through_no_link),
         cmocka_unit_test(silent_peer_times_out),
         cmocka_unit_test(cancelled_dial_is_silent),
         cmocka_unit_test(vsock_ports_are_exclusive),
