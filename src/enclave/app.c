@@ -207,6 +207,20 @@ static int run_program(const struct plan *p, struct failure *f)
     return -1;
 }
 
+/*
+ * All default. Asked of the kernel itself: the C library refuses to touch the two signals it keeps
+ * for its own use, which a parent may have left ignored.
+ */
+static void reset_signals(void)
+{
+    const struct {
+        unsigned long handler, flags, restorer, mask; /* as in the kernel's struct sigaction */
+    } dfl = {0};
+
+    for (int sig = 1; sig < NSIG; sig++)
+        syscall(SYS_rt_sigaction, sig, &dfl, NULL, sizeof(dfl.mask));
+}
+
 static _Noreturn void child(const struct plan *p)
 {
     struct failure f = {.step = STEP_CHDIR};
@@ -214,8 +228,7 @@ static _Noreturn void child(const struct plan *p)
     sigset_t none;
 
     setpgid(0, 0);
-    for (int sig = 1; sig < NSIG; sig++)
-        signal(sig, SIG_DFL);
+    reset_signals();
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     umask(022);
