@@ -143,16 +143,34 @@ static double seconds_since(int64_t start)
     return (double)(clock_mono_ns() - start) / 1e9;
 }
 
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Sorts the values. */
+static double median(double *values, size_t count)
+{
+    qsort(values, count, sizeof(*values), compare);
+    return values[count / 2];
+}
+
+/* The median of the batch's messages: one that had to wait for a processor says nothing. */
 static double round_trip_us(const struct target *t)
 {
+    static double took[ROUND_TRIPS];
     uint8_t message[MESSAGE] = {'e'};
-    int64_t start = clock_mono_ns();
 
     for (int i = 0; i < ROUND_TRIPS; i++) {
+        int64_t start = clock_mono_ns();
+
         write_full(t->fd, message, MESSAGE);
         read_full(t->fd, message, MESSAGE);
+        took[i] = seconds_since(start) * 1e6;
     }
-    return seconds_since(start) / ROUND_TRIPS * 1e6;
+    return median(took, ROUND_TRIPS);
 }
 
 static double bulk_mib_s(const struct target *t)
@@ -205,19 +223,6 @@ static double connections_s(const struct target *t)
 
 /* ---- both targets in turns ---- */
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return x < y ? -1 : x > y;
-}
-
-static double median(double *values)
-{
-    qsort(values, BATCHES, sizeof(*values), compare);
-    return values[BATCHES / 2];
-}
-
 static void measure(double (*batch)(const struct target *), const struct target *direct,
                     const struct target *relayed)
 {
@@ -228,9 +233,9 @@ static void measure(double (*batch)(const struct target *), const struct target 
         b[i] = batch(relayed);
         ratio[i] = b[i] / a[i];
     }
-    printf("%.2f", median(a));
-    printf(" %.2f", median(b));
-    printf(" %.3f\n", median(ratio));
+    printf("%.2f", median(a, BATCHES));
+    printf(" %.2f", median(b, BATCHES));
+    printf(" %.3f\n", median(ratio, BATCHES));
 }
 
 static void open_target(struct target *t, const char *port)

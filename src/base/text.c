@@ -186,3 +186,77 @@ int parse_u64(struct slice text, uint64_t max, uint64_t *out)
     *out = v;
     return 0;
 }
+
+/* ---- misspelt words ---- */
+
+#define WORD_MAX 32
+
+static char folded(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return (char)(c - 'A' + 'a');
+    return c == '-' ? '_' : c;
+}
+
+static size_t min3(size_t a, size_t b, size_t c)
+{
+    size_t m = a < b ? a : b;
+
+    return m < c ? m : c;
+}
+
+/* Edits (insert, delete, replace, swap neighbours) from one word to the other. */
+static size_t distance(const char *a, const char *b)
+{
+    size_t la = strlen(a), lb = strlen(b);
+    size_t row[3][WORD_MAX + 1];
+
+    for (size_t j = 0; j <= lb; j++)
+        row[0][j] = j;
+    for (size_t i = 1; i <= la; i++) {
+        size_t *cur = row[i % 3], *up = row[(i + 2) % 3], *upup = row[(i + 1) % 3];
+
+        cur[0] = i;
+        for (size_t j = 1; j <= lb; j++) {
+            bool same = folded(a[i - 1]) == folded(b[j - 1]);
+
+            cur[j] = min3(up[j] + 1, cur[j - 1] + 1, up[j - 1] + !same);
+            if (i > 1 && j > 1 && folded(a[i - 1]) == folded(b[j - 2]) &&
+                folded(a[i - 2]) == folded(b[j - 1]) && upup[j - 2] + 1 < cur[j])
+                cur[j] = upup[j - 2] + 1;
+        }
+    }
+    return row[la % 3][lb];
+}
+
+/* "memory" for memory_mb, "private_key" for key. */
+static bool is_part(const char *word, const char *known)
+{
+    size_t lw = strlen(word), lk = strlen(known), i = 0;
+
+    while (i < lw && i < lk && folded(word[i]) == folded(known[i]))
+        i++;
+    return (lw >= 3 && i == lw) || (lw > lk + 1 && folded(word[lw - lk - 1]) == '_' &&
+                                    strcasecmp(word + lw - lk, known) == 0);
+}
+
+const char *text_nearest_word(const char *word, const char *const *known, size_t count)
+{
+    size_t len = strlen(word), best = len <= 3 ? 1 : len <= 8 ? 2 : 3;
+    const char *found = NULL;
+
+    if (len == 0 || len > WORD_MAX)
+        return NULL;
+    for (size_t i = 0; i < count; i++) {
+        size_t d = strlen(known[i]) <= WORD_MAX ? distance(word, known[i]) : best + 1;
+
+        if (d < best || (d == best && !found)) {
+            best = d;
+            found = known[i];
+        }
+    }
+    for (size_t i = 0; i < count && !found; i++)
+        if (is_part(word, known[i]))
+            found = known[i];
+    return found;
+}

@@ -33,4 +33,10 @@ bool utf8_valid(struct slice text);
  */
 int parse_u64(struct slice text, uint64_t max, uint64_t *out) MUST_USE;
 
+/*
+ * The known word that a misspelt one most likely means: a few letters away, or begun or ended
+ * alike. NULL when there is none. Case, and "-" for "_", do not count.
+ */
+const char *text_nearest_word(const char *word, const char *const *known, size_t count);
+
 #endif

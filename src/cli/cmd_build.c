@@ -303,8 +303,10 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
             return cli_option_error(&cmd_build, c, argv, err);
         }
     }
-    if (optind != argc)
-        return cli_usage_error(&cmd_build, argv, err, "%s: surplus argument", argv[optind]);
+    if (optind != argc) {
+        cli_usage_error(&cmd_build, argv, err, "%s: surplus argument", argv[optind]);
+        return error_hint(err, "name the manifest with -f FILE; see capsule-cli build --help");
+    }
     if (a->eif && a->eif_only)
         return cli_usage_error(&cmd_build, argv, err, "--eif and --eif-only exclude each other");
     return 0;

@@ -197,8 +197,11 @@ static int manifest_of_eif(const char *path, struct buf *out, struct error *err)
     struct eif_info info;
     int rc;
 
-    if (fd < 0)
-        return error_sys(err, errno, "opening %s", path);
+    if (fd < 0) {
+        error_sys(err, errno, "opening %s", path);
+        return errno == ENOENT ? error_hint(err, "build it first: capsule-cli build --eif %s", path)
+                               : -1;
+    }
     if (eif_read_info(fd, path, &info, NULL, err) < 0)
         return -1;
     app = eif_section_find(&info, EIF_RAMDISK, 1);
@@ -215,6 +218,13 @@ static int manifest_of_eif(const char *path, struct buf *out, struct error *err)
     return 0;
 }
 
+static bool looks_like_manifest(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+
+    return dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0);
+}
+
 static int find_image(struct run *r, const char *name, struct error *err)
 {
     AUTO_STORE struct store *s = store_open(NULL, err);
@@ -228,6 +238,8 @@ static int find_image(struct run *r, const char *name, struct error *err)
         if (err->kind != ERR_NOT_FOUND)
             return -1;
         error_set(err, ERR_NOT_FOUND, "%s: no such image in %s", name, store_dir(s));
+        if (looks_like_manifest(name))
+            return error_hint(err, "name a manifest with -f: capsule-cli run -f %s", name);
         return error_hint(err, "build it first: capsule-cli build -f %s",
                           r->file && strcmp(r->file, "-") != 0 ? r->file : MANIFEST_DEFAULT_FILE);
     }

@@ -1,6 +1,8 @@
 #include "cli/cli.h"
 
 #include "base/log.h"
+#include "base/mem.h"
+#include "base/text.h"
 #include "config.h"
 #include "version.h"
 
@@ -68,6 +70,22 @@ static const struct subcommand *find(const char *name)
     return NULL;
 }
 
+static int no_such_command(const char *name)
+{
+    const char *known[32], *near;
+    size_t count = 0;
+
+    for (const struct subcommand *const *c = cli_subcommands; *c && count < ARRAY_LEN(known); c++)
+        known[count++] = (*c)->name;
+    near = text_nearest_word(name, known, count);
+    fprintf(stderr, PROGRAM ": %s: no such command\n" PROGRAM ": hint: ", name);
+    if (near)
+        fprintf(stderr, "did you mean %s? See " PROGRAM " --help\n", near);
+    else
+        fprintf(stderr, "see " PROGRAM " --help\n");
+    return 2;
+}
+
 static bool wants_help(int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
@@ -94,12 +112,8 @@ static int run_subcommand(int argc, char **argv)
         return 0;
     }
     cmd = find(argv[0]);
-    if (!cmd) {
-        fprintf(stderr,
-                PROGRAM ": %s: no such command\n" PROGRAM ": hint: see " PROGRAM " --help\n",
-                argv[0]);
-        return 2;
-    }
+    if (!cmd)
+        return no_such_command(argv[0]);
     if (wants_help(argc, argv)) {
         cli_print_help(cmd);
         return 0;
@@ -118,6 +132,22 @@ static int run_subcommand(int argc, char **argv)
     return status;
 }
 
+static int wrong_option(int result, char **argv)
+{
+    const char *arg = argv[optind - 1];
+    char name[3] = {'-', (char)optopt, '\0'};
+
+    if (optopt == 0 || strncmp(arg, "--", 2) == 0)
+        fprintf(stderr, PROGRAM ": %s: ", arg);
+    else
+        fprintf(stderr, PROGRAM ": %s: ", name);
+    fprintf(stderr,
+            "%s\n" PROGRAM ": hint: see " PROGRAM " --help; a command's own options follow "
+            "the command\n",
+            result == ':' ? "needs a value" : "no such option");
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -130,8 +160,8 @@ int main(int argc, char **argv)
     struct error err = {0};
     int c;
 
-    /* "+": stop at the command; what follows is its own. */
-    while ((c = getopt_long(argc, argv, "+vhV", options, NULL)) != -1) {
+    /* "+": stop at the command; what follows is its own. ":": we say ourselves what is wrong. */
+    while ((c = getopt_long(argc, argv, "+:vhV", options, NULL)) != -1) {
         switch (c) {
         case 'v':
             cli_verbosity++;
@@ -149,8 +179,7 @@ int main(int argc, char **argv)
             printf(PROGRAM " %s (git %s)\n", CAPSULE_VERSION, CAPSULE_GIT_REV);
             return 0;
         default:
-            fprintf(stderr, PROGRAM ": hint: see " PROGRAM " --help\n");
-            return 2;
+            return wrong_option(c, argv);
         }
     }
     if (optind == argc) {

@@ -1,4 +1,5 @@
 /* From the YAML tree to struct manifest, by the schema table: lists and mappings. */
+#include "base/text.h"
 #include "manifest/loader.h"
 
 static void decode_map(struct loader *l, const struct schema_object *o, const struct yaml_node *map,
@@ -183,7 +184,7 @@ static const struct schema_field *unknown_key(struct loader *l, const struct sch
     }
     for (size_t i = 0; i < o->count; i++)
         known[i] = o->fields[i].key;
-    near = nearest_word(key, known, o->count);
+    near = text_nearest_word(key, known, o->count);
     if (near) {
         loader_error(l, "unknown key; did you mean \"%s\"?", near);
         return find_field(o, near);

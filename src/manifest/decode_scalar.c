@@ -287,7 +287,7 @@ static void decode_enum(struct loader *l, const struct schema_field *f,
         if (count < ARRAY_LEN(known))
             known[count++] = c->name;
     }
-    near = node->type == YAML_SCALAR ? nearest_word(node->text, known, count) : NULL;
+    near = node->type == YAML_SCALAR ? text_nearest_word(node->text, known, count) : NULL;
     loader_error(l, "needs %s%s, not %s%s%s%s", count > 1 ? "one of " : "",
                  fits ? buf_cstr(&names) : "the known words", describe(node, found),
                  near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");

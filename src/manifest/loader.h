@@ -65,12 +65,6 @@ void problems_sort(struct manifest_problems *p);
  */
 const char *shown(struct slice text, char out[SHOWN_SIZE]);
 
-/*
- * The known word that a misspelt one most likely means: a few letters away, or begun or ended
- * alike. NULL when there is none. Case, and "-" for "_", do not count.
- */
-const char *nearest_word(const char *word, const char *const *known, size_t count);
-
 /* rules_value.c: the table's checks of single values. */
 void rule_version(struct loader *l, void *value);
 void rule_target(struct loader *l, void *value);

@@ -176,7 +176,7 @@ static void check_network(struct loader *l, struct manifest_chain *c)
     if (word_in(c->network, ours, our_count))
         return;
     shown(slice_str(c->network), text);
-    near = nearest_word(c->network, ours, our_count);
+    near = text_nearest_word(c->network, ours, our_count);
     if (word_in(c->network, others, other_count))
         loader_error_at(l, &c->network, "\"%s\" belongs to kind: %s; %s has %s", text,
                         opstack ? "ethereum" : "opstack", opstack ? "opstack" : "ethereum", list);

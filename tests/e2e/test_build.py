@@ -503,6 +503,18 @@ def test_interrupted_build_leaves_nothing(place, when, how):
     place.untouched()
 
 
+@pytest.mark.parametrize("args, status, says", [
+    (["biuld"], 2, ["biuld: no such command", "did you mean build?"]),
+    (["-f", "x", "build"], 2, ["capsule-cli: -f: no such option", "follow the command"]),
+    (["--foo"], 2, ["capsule-cli: --foo: no such option"]),
+    (["--log-format"], 2, ["capsule-cli: --log-format: needs a value"]),
+    (["run", "capsule.yaml"], 1, ["hint: name a manifest with -f"]),
+    (["run", "nothing.eif"], 1, ["nothing.eif: No such file", "hint: build it first: capsule-cli build --eif nothing.eif"]),
+])
+def test_slips_of_a_newcomer(capsule, tmp_path, args, status, says):
+    fails(capsule, *args, status=status, says=says, cwd=tmp_path)
+
+
 @pytest.mark.parametrize("args, says", [
     (["--eif"], "--eif: needs a value"),
     (["--eif", "a", "--eif-only", "b"], "exclude each other"),
@@ -511,5 +523,5 @@ def test_interrupted_build_leaves_nothing(place, when, how):
     (["-x"], "-x: no such option"),
 ])
 def test_wrong_usage(capsule, tmp_path, args, says):
-    fails(capsule, "build", *args, status=2, says=[says, "hint: see capsule-cli build --help"], cwd=tmp_path)
+    fails(capsule, "build", *args, status=2, says=[says, "hint: ", "see capsule-cli build --help"], cwd=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["home"]

@@ -79,11 +79,14 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
+def service(tmp_path_factory, app_libraries):
     tmp = tmp_path_factory.mktemp("api")
     root = tmp / "root"
     (root / "bin").mkdir(parents=True)
     shutil.copy(BUSYBOX, root / "bin/busybox")
+    for lib in app_libraries:
+        (root / lib.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(lib, root / lib.lstrip("/"))
     (tmp / "root.json").write_text(json.dumps({"Entrypoint": ["/bin/busybox", "sleep", "600"]}))
     capsule = Capsule(tmp / "home")
     manifest = write_manifest(tmp / "capsule.yaml", f"dir:{root}", api={"listen_port": API},
@@ -221,7 +224,7 @@ def test_bad_keys_are_refused(service, text):
     (b'{"nonce":"AB=="}', "invalid_base64"), (b'{"nonce":"_-8="}', "invalid_base64"),
     (b'{"user_data":[]}', "user_data_not_object"), (b'{"user_data":"x"}', "user_data_not_object"),
     (b'{"a":' + b"[" * 127 + b"]" * 127 + b"}", "invalid_json"),
-])
+], ids=lambda value: repr(value)[:40])
 def test_bad_bodies_are_refused(service, body, code):
     text = "user_data must be a JSON object" if code == "user_data_not_object" else ""
     service.refused(body, code, text)
