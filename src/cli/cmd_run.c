@@ -220,7 +220,7 @@ static int manifest_of_eif(const char *path, struct buf *out, struct error *err)
 
 static bool looks_like_manifest(const char *name)
 {
-    const char *dot = strrchr(name, '.');
+    const char *dot = name ? strrchr(name, '.') : NULL;
 
     return dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0);
 }
