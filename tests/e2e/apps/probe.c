@@ -285,6 +285,7 @@ static void eat_memory(void)
         if (!p)
             break;
         memset(p, i, step);
+        __asm__ volatile("" : : "r"(p) : "memory"); /* else the compiler drops block and bytes */
     }
     printf("ate: all\n");
 }
