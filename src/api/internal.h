@@ -14,7 +14,7 @@ struct capsule_api {
     struct api_server *primary, *aux;
 };
 
-/* Limits of what one attestation carries (spec/capsule-api.md section 6.6). */
+/* Of both APIs; on the Aux API its replies carry CORS headers. */
 #define ATTESTATION_PATH "/v1/attestation"
 
 /* Handlers; `arg` is the struct capsule_api. */

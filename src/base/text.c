@@ -21,7 +21,7 @@ char *hex_encode_dup(const char *prefix, struct slice bytes)
     return text;
 }
 
-static int hex_value(uint8_t c)
+int hex_digit_value(uint8_t c)
 {
     if (c >= '0' && c <= '9')
         return c - '0';
@@ -37,7 +37,7 @@ int hex_decode(struct slice text, uint8_t *out, size_t len)
     if (text.len != 2 * len)
         return -1;
     for (size_t i = 0; i < len; i++) {
-        int high = hex_value(text.ptr[2 * i]), low = hex_value(text.ptr[2 * i + 1]);
+        int high = hex_digit_value(text.ptr[2 * i]), low = hex_digit_value(text.ptr[2 * i + 1]);
 
         if (high < 0 || low < 0)
             return -1;

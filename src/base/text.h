@@ -8,6 +8,8 @@
 void hex_encode(struct slice bytes, char *out);
 /* The same on the heap, after `prefix` ("" or "0x"). The caller frees it. */
 char *hex_encode_dup(const char *prefix, struct slice bytes) MUST_USE;
+/* The value of one hex digit of either case, or -1. */
+int hex_digit_value(uint8_t c);
 /*
  * Decodes exactly 2 * len hex digits of either case. Returns 0, or -1 for any other length or
  * byte; `out` is then undefined.

@@ -1,5 +1,7 @@
 #include "codec/http_head.h"
 
+#include "base/text.h"
+
 #include <stdio.h>
 
 enum {
@@ -540,17 +542,9 @@ enum {
     CHUNK_END,
 };
 
-static int hex_value(uint8_t c)
-{
-    if (is_digit(c))
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static bool size_byte(struct http_chunked *c, uint8_t byte)
 {
-    int value = hex_value(byte);
+    int value = hex_digit_value(byte);
 
     if (value >= 0) {
         if (c->digits == 15)

@@ -1,5 +1,7 @@
 #include "codec/ip.h"
 
+#include "base/text.h"
+
 #include <arpa/inet.h>
 
 static uint32_t v4_value(const struct ip_addr *addr)
@@ -35,17 +37,6 @@ int ip_parse(struct slice text, struct ip_addr *out)
     return 0;
 }
 
-static int digit_value(uint8_t c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return 16;
-}
-
 /* One part of a classic spelling: at least one digit, no more than 32 bits. */
 static int parse_classic_part(struct slice part, uint64_t *out)
 {
@@ -61,9 +52,9 @@ static int parse_classic_part(struct slice part, uint64_t *out)
     if (part.len == 0)
         return -1;
     for (size_t i = 0; i < part.len; i++) {
-        int digit = digit_value(part.ptr[i]);
+        int digit = hex_digit_value(part.ptr[i]);
 
-        if (digit >= base)
+        if (digit < 0 || digit >= base)
             return -1;
         value = value * (unsigned)base + (unsigned)digit;
         if (value > UINT32_MAX)
