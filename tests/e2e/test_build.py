@@ -486,19 +486,33 @@ def open_files(pid):
     return found
 
 
+def stopped_with_open(process, where):
+    """Stops the process while it has a file below `where` open; False when it was gone by then."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(x.startswith(where) for x in open_files(process.pid)):
+            process.send_signal(signal.SIGSTOP)
+            wait_for(lambda: process.poll() is not None or proc_state(process.pid) == "T", 10, "the build stopped")
+            return process.poll() is None and any(x.startswith(where) for x in open_files(process.pid))
+    return False
+
+
+def proc_state(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0]
+
+
 @pytest.mark.parametrize("when, how", [("out", signal.SIGINT), ("temp", signal.SIGTERM), ("out", signal.SIGKILL)])
 def test_interrupted_build_leaves_nothing(place, when, how):
     root = place.dir / "root"
     root.mkdir()
-    with open(root / "big", "wb") as big:
-        big.truncate(2 << 30)
+    (root / "big").write_bytes(os.urandom(48 << 20))
     (place.dir / "root.json").write_text('{"Entrypoint": ["/app"]}')
     where = str(place.out if when == "out" else place.temp)
     p = place.capsule.start("build", "-f", place.manifest("dir:root"), "--eif", place.out / "app.eif", env=place.env)
-    wait_for(lambda: p.poll() is not None or any(x.startswith(where) for x in open_files(p.pid)), 20, "the build at work")
-    time.sleep(0.05)
-    assert p.poll() is None, p.stderr.read()
+    assert stopped_with_open(p, where), p.stderr.read()
     p.send_signal(how)
+    p.send_signal(signal.SIGCONT)
     assert p.wait(20) in (-how, 128 + how)
     place.untouched()
 
