@@ -34,6 +34,8 @@ def pytest_configure(config):
     child = os.fork()
     if child == 0:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        # Shells start background jobs with SIGINT ignored, which the programs under test would inherit.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to pytest as well
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
