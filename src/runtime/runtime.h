@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #define RUNTIME_GRACE_MS 10000 /* for the app to stop, until the manifest has been read */
 #define RUNTIME_SWEEP_MS 4000  /* for what the app left running: TERM, 2 s, KILL, and a margin */
@@ -26,6 +27,7 @@ struct nsm;
 
 struct runtime {
     struct options options;
+    pid_t guard; /* our parent; 0 in the guard itself */
     struct event_base *base;
     struct carrier *carrier;
     struct supervisor *supervisor;

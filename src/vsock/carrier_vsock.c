@@ -19,6 +19,7 @@ static int vsock_open(struct carrier *c, struct error *err)
 {
     AUTO_FD int dev = -1;
     unsigned cid;
+    uint32_t port;
 
     if (c->side == CARRIER_HOST || c->cid != 0)
         return 0;
@@ -27,6 +28,8 @@ static int vsock_open(struct carrier *c, struct error *err)
         return error_sys(err, errno, "opening /dev/vsock");
     if (ioctl(dev, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) < 0)
         return error_sys(err, errno, "reading this machine's CID from /dev/vsock");
+    if (vsock_host_port(cid, 0, &port, err) < 0)
+        return error_wrap(err, "this machine is not an enclave");
     c->cid = cid;
     return 0;
 }

@@ -2,6 +2,7 @@
 EIF: the acceptance tests of spec/runtime.md section 8 in their smallest form."""
 
 import base64
+import fcntl
 import json
 import os
 import resource
@@ -18,6 +19,11 @@ import pytest
 from conftest import BIN, ROOT, free_port, wait_for
 
 PYTHON = "/usr/bin/python3"
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        return [int(x) for x in f.read().split()]
 
 
 class Pair:
@@ -45,6 +51,10 @@ class Pair:
         os.close(fd)
         self.processes.append(self.runtime_process)
         return self.runtime_process
+
+    def proper(self):
+        """The runtime proper: the process we started is only its guard."""
+        return wait_for(lambda: children(self.runtime_process.pid), 5, "the guarded process")[0]
 
     def shell(self, *options, files=None, stdout=subprocess.PIPE):
         before = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None
@@ -165,6 +175,31 @@ def test_usage_error_of_the_runtime_reaches_the_host(pair):
     _, err = p.shell().communicate(timeout=20)
     assert p.shell_process.returncode == 108
     assert b"unknown option --no-such-option" in err
+
+
+def can_reach_a_host():
+    """A virtual machine whose CID an enclave could have: there the runtime waits for somebody to ask."""
+    cid = bytearray(4)
+    try:
+        with open("/dev/vsock", "rb") as device:
+            fcntl.ioctl(device, 0x7b9, cid)  # IOCTL_VM_SOCKETS_GET_LOCAL_CID
+    except OSError:
+        return False
+    return 4 <= int.from_bytes(cid, sys.byteorder) < 2**25
+
+
+@pytest.mark.skipif(can_reach_a_host(), reason="the runtime takes this machine for an enclave")
+@pytest.mark.parametrize("options, text", [
+    ([], "--config-dir is required"),
+    (["--config-dir", "/"], "the app's command is needed"),
+    (["--bogus"], "unknown option --bogus"),
+    (["--config-dir", "/", "--carrier", "tcp", "--", "true"], "--carrier tcp"),
+])
+def test_runtime_started_by_hand_says_what_is_missing(options, text):
+    r = subprocess.run([BIN / "capsule-runtime", *options], capture_output=True, text=True, timeout=10)
+    assert r.returncode == 2
+    assert r.stderr.startswith(f"capsule-runtime: {text}") and r.stderr.count("\n") == 2
+    assert r.stderr.endswith("capsule-runtime: hint: see capsule-runtime --help\n")
 
 
 def test_broken_manifest_inside_is_printed_on_the_host(pair, tmp_path):
@@ -357,20 +392,27 @@ def rss_kib(pid):
         return int(next(line for line in f if line.startswith("VmRSS")).split()[1])
 
 
+def private_kib(pid):
+    """Memory that would be free without this process: not pages of files, not what it shares."""
+    with open(f"/proc/{pid}/smaps_rollup") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("Private_Dirty:"))
+
+
 def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def test_ten_thousand_connections_leave_memory_and_descriptors_flat(pair):
     p, host = start_echo(pair)
-    pids = (p.shell_process.pid, p.runtime_process.pid)
+    pids = (p.shell_process.pid, p.proper(), p.runtime_process.pid)
     for _ in range(500):
         ask(host)
     time.sleep(0.2)
     before = [(rss_kib(pid), descriptors(pid)) for pid in pids]
-    print("idle resident: shell %d KiB, runtime %d KiB" % (before[0][0], before[1][0]))
+    print("idle resident: shell %d KiB, runtime %d KiB, its guard %d KiB" % tuple(rss for rss, _ in before))
     if not os.environ.get("CAPSULE_SANITIZED"):
         assert before[1][0] < 8192
+        assert private_kib(p.runtime_process.pid) < 300, "the guard has little of its own"
     for _ in range(int(os.environ.get("CAPSULE_CONNECTIONS", "10000")) - 500):
         ask(host)
     time.sleep(0.2)
@@ -463,6 +505,62 @@ def test_enclave_that_vanishes_is_reported(pair):
     _, err = shell.communicate(timeout=30)
     assert shell.returncode == 1
     assert b"enclave died" in err
+
+
+# ---- the runtime itself dies ----
+
+SANITIZED = bool(os.environ.get("CAPSULE_SANITIZED"))  # then SIGSEGV is not the end but a report
+DEADLY = [signal.SIGKILL, signal.SIGABRT, *([] if SANITIZED else [signal.SIGSEGV])]
+
+
+@pytest.mark.parametrize("sig", DEADLY)
+def test_killed_runtime_is_fatal_and_takes_the_app_along(pair, tmp_path, sig):
+    pids = tmp_path / "pids"
+    p = pair()
+    p.runtime("sh", "-c", f"echo $$ >>{pids}; setsid sh -c 'trap : TERM; echo $$ >>{pids}; exec sleep 600' & wait")
+    shell = p.shell()
+    wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2, 10, "the app")
+    os.kill(p.proper(), sig)
+    _, err = shell.communicate(timeout=10)
+    assert shell.returncode == 108
+    assert f"capsule: enclave failed: capsule-runtime was killed by signal {sig} ({sig.name})" in err.decode()
+    assert (b"--memory-mb" in err) == (sig == signal.SIGKILL)
+    for pid in pids.read_text().split():
+        assert not os.path.exists(f"/proc/{pid}"), "left behind"
+    assert p.runtime_process.wait(5) == 1
+
+
+def test_host_that_comes_late_learns_of_the_death(pair):
+    p = pair()
+    p.runtime("sleep", "600")
+    started(p)
+    os.kill(p.proper(), signal.SIGKILL)
+    with p.dial_when_up(17000) as s:
+        assert b"running" not in s.makefile("rb").readline()
+    # That was a reader of the final state: with it the guard's work is done.
+    assert p.runtime_process.wait(5) == 1
+    assert b"capsule-runtime was killed by signal 9 (SIGKILL)" in p.runtime_process.stderr.read()
+
+
+def test_signal_ends_the_wait_for_a_host(pair):
+    p = pair()
+    p.runtime("sleep", "600")
+    started(p)
+    runtime = p.proper()
+    os.kill(runtime, signal.SIGKILL)
+    wait_for(lambda: not os.path.exists(f"/proc/{runtime}"), 5, "its end")
+    p.runtime_process.terminate()
+    assert p.runtime_process.wait(5) == 1
+
+
+def test_dead_guard_takes_the_runtime_along(pair):
+    p = pair()
+    p.runtime("sleep", "600")
+    started(p)
+    runtime = p.proper()
+    p.runtime_process.kill()
+    p.runtime_process.wait(5)
+    wait_for(lambda: not os.path.exists(f"/proc/{runtime}"), 5, "its end")
 
 
 # ---- 10: descriptor exhaustion ----

@@ -180,6 +180,12 @@ def test_sigterm_lets_the_app_flush(sandbox):
     assert r.lines()[-1] == "flushed" and "capsule: enclave stopped\n" in r.stderr()
 
 
+def test_app_that_signals_everybody_does_not_stop_the_runtime(sandbox):
+    """Shutdown scripts of container images do it; PID 1 has always been exempt from such signals."""
+    r = sandbox.run("kill -TERM -1; kill -HUP -1; sleep 0.3; echo still here; exit 7", status=7)
+    assert b"still here" in r.stdout() and b"stopping" not in r.stdout()
+
+
 def test_app_that_ignores_sigterm_is_killed_after_the_grace(sandbox):
     script = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
     r = sandbox.start(sandbox.image(script, runtime={"stop_grace_secs": 1}))
