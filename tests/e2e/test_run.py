@@ -281,6 +281,15 @@ def test_user_of_the_image(sandbox):
     assert r.lines()[0].startswith("1234 567 567") and r.lines()[1:] == ["readable", "refused"]
 
 
+def test_user_of_the_image_may_open_its_standard_streams_by_name(sandbox):
+    """As nginx does, whose logs are links to /dev/stdout and /dev/stderr."""
+    if os.geteuid() != 0:
+        pytest.skip("an ordinary user has one id only")
+    script = "echo to stdout >/dev/stdout; echo to stderr >/dev/stderr; cat /dev/stdin; echo read"
+    r = sandbox.run(script, config={"User": "1234"}, runtime={"user": "image"})
+    assert r.lines() == ["to stdout", "to stderr", "read"]
+
+
 def test_user_that_the_image_does_not_know(sandbox):
     r = sandbox.run("true", status=108, config={"User": "nobody-here"}, runtime={"user": "image"})
     assert "nobody-here" in r.stderr()
