@@ -69,7 +69,7 @@ static void on_cancelled(void *arg)
     rt->cancelled = true;
 }
 
-static void on_stop_command(void *arg, const struct stop_command *cmd)
+static void on_stop_command(void *arg, const struct host_command *cmd)
 {
     struct runtime *rt = arg;
 
@@ -114,7 +114,8 @@ static int open_link(struct runtime *rt, struct error *err)
                                                .swept = on_swept,
                                                .cancelled = on_cancelled,
                                                .arg = rt};
-    struct status_server_spec status = {.base = rt->base, .stop = on_stop_command, .arg = rt};
+    struct status_server_spec status = {
+        .base = rt->base, .stop = on_stop_command, .stats = runtime_stats_format, .arg = rt};
 
     if (supervisor_new(&supervisor, &rt->supervisor, err) < 0 ||
         carrier_open(rt->base, &rt->options.carrier, &rt->carrier, err) < 0)

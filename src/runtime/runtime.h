@@ -67,6 +67,9 @@ int services_start(struct runtime *rt, struct error *err);
 void services_drain(struct runtime *rt);
 void services_stop(struct runtime *rt);
 
+/* What the services count, as the answer to the host's "stats"; `arg` is the struct runtime. */
+void runtime_stats_format(void *arg, struct buf *line);
+
 /*
  * Runs the loop until `done` or, unless timeout_ms is negative, the time is up. Returns what `done`
  * said last.

@@ -211,11 +211,11 @@ while True:
 """
 
 
-def start_echo(pair, **limits):
+def start_echo(pair, runtime_files=None, shell_files=None, **manifest):
     port, host = free_port(), free_port()
-    p = pair(ingress=[{"listen_port": port}])
-    p.runtime(PYTHON, "-c", ECHO, str(port), files=limits.get("runtime_files"))
-    p.shell("-p", f"127.0.0.1:{host}:{port}", files=limits.get("shell_files"))
+    p = pair(ingress=[{"listen_port": port}], **manifest)
+    p.runtime(PYTHON, "-c", ECHO, str(port), files=runtime_files)
+    p.shell("-p", f"127.0.0.1:{host}:{port}", files=shell_files)
 
     def connect():
         try:
@@ -528,6 +528,24 @@ def test_status_commands_are_bounded_and_rated(pair):
         while lines[-1]["status"] == "running":
             lines += [json.loads(line) for line in s.recv(4096).split(b"\n") if line]
     assert lines[-1] == {"status": "signaled", "signal": 15, "name": "SIGTERM", "core": False}
+
+
+def test_stats_on_request(pair):
+    p, host = start_echo(pair, clock_sync={"wait_secs": 20}, egress={"allow": ["x.example"], "proxy_port": free_port()})
+    for _ in range(5):
+        ask(host)
+    with p.dial(17000) as s:
+        lines = s.makefile("rb")
+        assert "stats" in json.loads(lines.readline())["caps"]
+        s.sendall(b'{"cmd":"stats"}\n{"cmd":"stats"}\n{"cmd":"stop"}\n')
+        stats, final = json.loads(lines.readline()), json.loads(lines.readline())
+    assert final["status"] == "signaled", "one answer a second, and it does not delay a stop"
+    stats = stats["stats"]
+    assert stats["ingress"]["accepted"] >= 5 and stats["ingress"]["shed"] == 0
+    assert stats["egress"] == dict.fromkeys(
+        ("open", "tunnels", "requests", "reused", "refused", "failed", "bytes_out", "bytes_in"), 0)
+    assert stats["clock"]["synced"] and 0 <= stats["clock"]["rtt_us"] < 100_000 and stats["clock"]["age_ms"] < 10_000
+    assert stats["log"]["bytes"] > 0
 
 
 def test_unknown_ports_and_bad_greetings_are_refused(pair):
