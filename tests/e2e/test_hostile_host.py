@@ -226,6 +226,24 @@ def test_bad_egress_answers_are_503_and_the_proxy_lives(proxy, host, answer):
     assert p.runtime_process.poll() is None
 
 
+# ---- log ----
+
+@pytest.mark.parametrize("request_line", [
+    b"\n", b"{}\n", b'{"offset":-1}\n', b'{"offset":1e3}\n', b'{"offset":"0"}\n', b'{"offset":0,"x":1}\n',
+    b'{"offset":9223372036854775808}\n', b'{"offset":4000000000}\n', b"x" * 129, b"\xff\x00\n",
+], ids=lambda line: repr(line[:20]))
+def test_bad_log_requests_are_dropped_and_the_log_goes_on(pair, request_line):
+    p = pair()
+    p.runtime("sh", "-c", "echo ready; sleep 60")
+    started(p)
+    with p.dial(17001) as s:
+        s.sendall(request_line)
+        assert s.recv(100) == b""
+    with p.dial(17001) as s:
+        s.sendall(b'{"offset":0}\n')
+        assert http_client.recv_until(s, b"ready\n").startswith(b'{"offset":0,"dropped":0}\n')
+
+
 # ---- the carrier ----
 
 def test_greeting_in_drips_is_cut_off_after_five_seconds(pair):
