@@ -544,7 +544,7 @@ def test_stats_on_request(pair):
     assert stats["ingress"]["accepted"] >= 5 and stats["ingress"]["shed"] == 0
     assert stats["egress"] == dict.fromkeys(
         ("open", "tunnels", "requests", "reused", "refused", "failed", "bytes_out", "bytes_in"), 0)
-    assert stats["clock"]["synced"] and 0 <= stats["clock"]["rtt_us"] < 100_000 and stats["clock"]["age_ms"] < 10_000
+    assert stats["clock"]["synced"] and 0 <= stats["clock"]["rtt_us"] <= 500_000 and stats["clock"]["age_ms"] < 60_000
     assert stats["log"]["bytes"] > 0
 
 

@@ -223,7 +223,7 @@ static void unix_carrier_takes_a_greeting_in_pieces(void **state)
     assert_int_equal(send(fd, "CONN", 4, 0), 4);
     for (int i = 0; i < 10; i++)
         event_base_loop(l.base, EVLOOP_NONBLOCK);
-    assert_in_range(idle_ms(&l, 200), 150, 2000); /* half a line keeps nobody busy */
+    assert_true(idle_ms(&l, 200) >= 150); /* half a line keeps nobody busy */
     assert_int_equal(send(fd, "ECT 80\nfirst", 12, 0), 12);
     for (int i = 0; i < 10; i++)
         event_base_loop(l.base, EVLOOP_NONBLOCK);
