@@ -115,6 +115,8 @@ static int start_clock(struct runtime *rt, struct error *err)
     (void)err;
     if (!m->enabled)
         return 0;
+    log_info("clock", spec.measure_only ? "comparing with the host" : "following the host",
+             kv_uint("interval_secs", spec.interval_secs));
     rt->clock = clock_client_start(&spec);
     /* Certificates look invalid to an app whose clock is at boot time, hence the wait. */
     if (!spec.measure_only)

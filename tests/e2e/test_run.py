@@ -180,6 +180,12 @@ def test_sigterm_lets_the_app_flush(sandbox):
     assert r.lines()[-1] == "flushed" and "capsule: enclave stopped\n" in r.stderr()
 
 
+def test_app_that_signals_everybody_does_not_stop_the_runtime(sandbox):
+    """Shutdown scripts of container images do it; PID 1 has always been exempt from such signals."""
+    r = sandbox.run("kill -TERM -1; kill -HUP -1; sleep 0.3; echo still here; exit 7", status=7)
+    assert b"still here" in r.stdout() and b"stopping" not in r.stdout()
+
+
 def test_app_that_ignores_sigterm_is_killed_after_the_grace(sandbox):
     script = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
     r = sandbox.start(sandbox.image(script, runtime={"stop_grace_secs": 1}))
@@ -273,6 +279,15 @@ def test_user_of_the_image(sandbox):
     script = "echo $(id -u) $(id -g) $(id -G); cat /etc/capsule/capsule.yaml >/dev/null && echo readable; echo x 2>&- >/etc/x || echo refused"
     r = sandbox.run(script, files=files, config={"User": "web"}, runtime={"user": "image"})
     assert r.lines()[0].startswith("1234 567 567") and r.lines()[1:] == ["readable", "refused"]
+
+
+def test_user_of_the_image_may_open_its_standard_streams_by_name(sandbox):
+    """As nginx does, whose logs are links to /dev/stdout and /dev/stderr."""
+    if os.geteuid() != 0:
+        pytest.skip("an ordinary user has one id only")
+    script = "echo to stdout >/dev/stdout; echo to stderr >/dev/stderr; cat /dev/stdin; echo read"
+    r = sandbox.run(script, config={"User": "1234"}, runtime={"user": "image"})
+    assert r.lines() == ["to stdout", "to stderr", "read"]
 
 
 def test_user_that_the_image_does_not_know(sandbox):

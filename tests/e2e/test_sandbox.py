@@ -871,7 +871,8 @@ def test_app_of_the_real_runtime(programs):
         key, _, value = line.partition(": ")
         c.setdefault(key, value)
     assert {k for k in c if re.fullmatch(r"fd \d+", k)} == {"fd 0", "fd 1", "fd 2"}
-    for key in ("ptrace 1", "open 1/fd/3", "1/root", "pidfd_getfd", "mem"):
+    for key in ("ptrace 1", "open 1/fd/3", "1/root", "pidfd_getfd", "mem",
+                "ptrace 2", "open 2/fd/3", "2/mem", "2 pidfd_getfd"):
         assert c["app " + key] in ("EPERM", "EACCES"), key
     assert c["carrier"] in ("EPERM", "EACCES")
     assert c["mount"] == "EPERM" and c["socket vsock"] == "EAFNOSUPPORT"

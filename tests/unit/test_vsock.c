@@ -185,6 +185,58 @@ static void unix_carrier_refuses_what_nobody_serves(void **state)
     link_close(&l);
 }
 
+static int dial_raw(const struct link *l)
+{
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/v.sock", l->dir);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    return fd;
+}
+
+/* How long the loop finds nothing to do, at most `ms`. */
+static int64_t idle_ms(struct link *l, int64_t ms)
+{
+    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    int64_t start = clock_mono_ms();
+
+    event_base_loopexit(l->base, &tv);
+    event_base_loop(l->base, EVLOOP_ONCE);
+    return clock_mono_ms() - start;
+}
+
+static void unix_carrier_takes_a_greeting_in_pieces(void **state)
+{
+    struct listener_spec spec = {.name = "test", .max = 1, .accepted = on_accept};
+    struct listener *listener;
+    char got[16];
+    struct error err;
+    struct link l;
+    int fd;
+
+    (void)state;
+    link_open(&l);
+    spec.arg = &l;
+    assert_ok(carrier_listen(l.enclave, 80, &spec, &listener, &err));
+    fd = dial_raw(&l);
+    assert_int_equal(send(fd, "CONN", 4, 0), 4);
+    for (int i = 0; i < 10; i++)
+        event_base_loop(l.base, EVLOOP_NONBLOCK);
+    assert_true(idle_ms(&l, 200) >= 150); /* half a line keeps nobody busy */
+    assert_int_equal(send(fd, "ECT 80\nfirst", 12, 0), 12);
+    for (int i = 0; i < 10; i++)
+        event_base_loop(l.base, EVLOOP_NONBLOCK);
+    assert_true(l.accepted >= 0);
+    assert_int_equal(recv(l.accepted, got, sizeof(got), 0), 5);
+    assert_memory_equal(got, "first", 5);
+    assert_int_equal(recv(fd, got, sizeof(got), 0), 5);
+    assert_memory_equal(got, "OK 1\n", 5);
+    close(fd);
+    carrier_unlisten(l.enclave, listener);
+    link_close(&l);
+}
+
 /* A hostile enclave must not lead the host to other sockets of the machine, nor the reverse. */
 static void unix_carrier_follows_no_link(void **state)
 {
@@ -348,6 +400,7 @@ int main(void)
         cmocka_unit_test(unix_carrier_connects_both_ways),
         cmocka_unit_test(unix_carrier_refuses_what_nobody_serves),
         cmocka_unit_test(unix_carrier_takes_over_an_abandoned_socket),
+        cmocka_unit_test(unix_carrier_takes_a_greeting_in_pieces),
         cmocka_unit_test(unix_carrier_follows_no_link),
         cmocka_unit_test(unix_carrier_listens_through_no_link),
         cmocka_unit_test(silent_peer_times_out),

@@ -298,6 +298,11 @@ static int real_app(void)
     network();
     result("mount", mount("none", "/tmp", "tmpfs", 0, NULL));
     result("carrier", open("/proc/1/fd/3/v.sock", O_PATH));
+    /* The runtime proper, below its guard. */
+    result("app ptrace 2", ptrace(PTRACE_ATTACH, 2, NULL, NULL));
+    result("app open 2/fd/3", open("/proc/2/fd/3", O_PATH));
+    result("app 2/mem", open("/proc/2/mem", O_RDWR));
+    result("app 2 pidfd_getfd", syscall(SYS_pidfd_getfd, syscall(SYS_pidfd_open, 2, 0), 3, 0));
     list("root", "/");
     return 0;
 }
