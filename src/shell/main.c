@@ -178,7 +178,8 @@ static void watch_enclave(struct shell *sh)
 
 static int start_enclave(struct shell *sh, struct error *err)
 {
-    const struct launch_request request = {
+    AUTO_FD int door = -1; /* ours only until the enclave has it: its end must show */
+    struct launch_request request = {
         .eif_path = sh->options.eif_file,
         .eif_fd = -1,
         .cpu_count = pick(sh->options.cpu_count, sh->manifest->defaults.cpu_count, 2),
@@ -195,6 +196,12 @@ static int start_enclave(struct shell *sh, struct error *err)
     if (sh->options.debug)
         log_warn("shell", "debug mode: the console is readable and all measurements are zero, so "
                           "attestation proves nothing");
+    if (request.carrier_dir) {
+        door = carrier_make_door(sh->carrier, err);
+        if (door < 0)
+            return -1;
+        request.carrier_door = door;
+    }
     if (sh->launcher->start(&request, &sh->launched, err) < 0)
         return -1;
     watch_enclave(sh);

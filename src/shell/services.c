@@ -12,8 +12,11 @@
 
 static int open_unix(struct shell *sh, const char *path, struct error *err)
 {
-    struct carrier_config config = {
-        .kind = CARRIER_UNIX, .side = CARRIER_HOST, .cid = SHELL_CID_UNIX, .dir_fd = -1};
+    struct carrier_config config = {.kind = CARRIER_UNIX,
+                                    .side = CARRIER_HOST,
+                                    .cid = SHELL_CID_UNIX,
+                                    .dir_fd = -1,
+                                    .door_fd = -1};
 
     config.dir_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (config.dir_fd < 0)
@@ -36,7 +39,8 @@ static int claim(struct shell *sh, struct error *err)
 /* The lowest CID whose block of ports nobody holds (spec/runtime.md section 3). */
 static int open_vsock(struct shell *sh, struct error *err)
 {
-    struct carrier_config config = {.kind = CARRIER_VSOCK, .side = CARRIER_HOST, .dir_fd = -1};
+    struct carrier_config config = {
+        .kind = CARRIER_VSOCK, .side = CARRIER_HOST, .dir_fd = -1, .door_fd = -1};
 
     for (uint32_t i = 0; i < SHELL_CID_TRIES; i++) {
         config.cid = VSOCK_CID_MANAGED_LOW + i;
