@@ -144,11 +144,10 @@ static struct event *watch_signal(struct shell *sh, int sig, event_callback_fn c
 static int load(struct shell *sh, struct error *err)
 {
     AUTO_MANIFEST_PROBLEMS struct manifest_problems problems = {0};
-    AUTO_FD int eif = -1;
 
     if (!sh->options.attach) {
-        eif = open(sh->options.eif_file, O_RDONLY | O_CLOEXEC);
-        if (eif < 0)
+        sh->eif_fd = open(sh->options.eif_file, O_RDONLY | O_CLOEXEC);
+        if (sh->eif_fd < 0)
             return error_sys(err, errno, "opening the EIF %s", sh->options.eif_file);
     }
     return manifest_load_file(sh->options.manifest_file, 0, &sh->manifest, &problems, err);
@@ -181,7 +180,7 @@ static int start_enclave(struct shell *sh, struct error *err)
     AUTO_FD int door = -1; /* ours only until the enclave has it: its end must show */
     struct launch_request request = {
         .eif_path = sh->options.eif_file,
-        .eif_fd = -1,
+        .eif_fd = sh->eif_fd,
         .cpu_count = pick(sh->options.cpu_count, sh->manifest->defaults.cpu_count, 2),
         .memory_mb = pick(sh->options.memory_mb, sh->manifest->defaults.memory_mb, 4096),
         .debug = sh->options.debug,
@@ -218,7 +217,7 @@ static int start(struct shell *sh, struct error *err)
                                   .finished = on_log_finished,
                                   .arg = sh};
 
-    if (load(sh, err) < 0)
+    if (load(sh, err) < 0 || shell_ports_match(sh, err) < 0)
         return -1;
     if (!sh->options.attach) {
         sh->launcher = launcher_choose(sh->options.launcher, err);
@@ -230,7 +229,8 @@ static int start(struct shell *sh, struct error *err)
         return -1;
     log.carrier = status.carrier = sh->carrier;
     sh->log = log_reader_start(&log);
-    if (shell_ingress_open(sh, err) < 0)
+    if (host_ingress_start(sh->base, sh->carrier, sh->ports.items, sh->ports.count, &sh->ingress,
+                           err) < 0)
         return -1;
     sh->status = status_reader_start(&status);
     if (sh->stopping)
@@ -371,6 +371,8 @@ static int shut_down(struct shell *sh, struct error *err)
     shell_services_stop(sh);
     shell_link_close(sh);
     manifest_free(sh->manifest);
+    free(sh->ports.items);
+    fd_close(&sh->eif_fd);
     return rc;
 }
 
@@ -430,6 +432,7 @@ int main(int argc, char **argv)
         setrlimit(RLIMIT_NOFILE, &files);
     }
     sh.dir = CARRIER_DIR_NONE;
+    sh.eif_fd = -1;
     sh.base = event_base_new();
     if (!sh.base) {
         error_set(&err, ERR_INTERNAL, "no event loop");

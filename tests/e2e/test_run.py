@@ -168,6 +168,48 @@ def test_idle_clients_do_not_delay_the_status(sandbox):
         s.close()
 
 
+def warnings(r):
+    return [x for x in r.stderr().splitlines() if x.startswith("warn ingress: ")]
+
+
+def refuses(port):
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 5)
+
+
+def test_published_port_without_ingress_is_left_out(sandbox):
+    good, bad = free_port(), free_port()
+    eif = sandbox.image(WEB, files=WEB_FILES, ingress=INGRESS)
+    r = sandbox.start(eif, "-p", f"127.0.0.1:{good}:8080", "-p", f"127.0.0.1:{bad}:9999")
+    assert request(good, "GET", "/").body == b"hello from inside\n"
+    refuses(bad)
+    ask_to_quit(good)
+    r.ends(5)
+    assert len(warnings(r)) == 1, r.stderr()
+    assert f"not opened port={bad} enclave_port=9999" in warnings(r)[0]
+
+
+def test_run_goes_on_with_no_port_left(sandbox):
+    bad = free_port()
+    r = sandbox.start(sandbox.image("echo done; exit 3", ingress=INGRESS), "-p", f"{bad}:9999").ends(3)
+    assert r.lines() == ["done"]
+    assert f"not opened port={bad} enclave_port=9999" in warnings(r)[0]
+    assert "not published" in warnings(r)[1] and warnings(r)[1].endswith("enclave_port=8080") and len(warnings(r)) == 2
+
+
+def test_publish_all_adds_what_no_p_names(sandbox):
+    inside, outside, named = free_port(), free_port(), free_port()
+    eif = sandbox.image(f"httpd -f -p 127.0.0.1:{named} -h /srv & " + WEB.replace("8080", str(inside)),
+                        files=WEB_FILES, ingress=[{"listen_port": inside}, {"listen_port": named}])
+    r = sandbox.start(eif, "--publish-all", "-p", f"127.0.0.1:{outside}:{named}")
+    for port in (inside, outside):
+        assert request(port, "GET", "/").body == b"hello from inside\n"
+    refuses(named)
+    assert warnings(r) == []
+    r.process.send_signal(signal.SIGTERM)
+    r.ends(128 + signal.SIGTERM)
+
+
 # ---- 5: stopping ----
 
 

@@ -705,17 +705,9 @@ def test_run_hands_over(cli):
     assert w == [
         "-v", "--signal-status", "--launcher", "sandbox", "--eif-file", "a.eif", "--manifest-file", manifest,
         "--debug-mode", "--cpu-count", "3", "--memory-mb", "512",
-        "-p", "127.0.0.1:1:8080", "-p", "[0:0::1]:2:8080", "-p", "8443:8443",
+        "--publish-all", "-p", "127.0.0.1:1:8080", "-p", "[0:0::1]:2:8080",
     ]  # fmt: skip
     assert MANIFEST in got.stdout
-
-
-def test_run_warns_about_ports(cli):
-    got = cli("run", "a.eif", "-p", "1:9999")
-    assert got.returncode == 42
-    warnings = [x for x in got.stderr.splitlines() if x.startswith("warn run:")]
-    assert len(warnings) == 3 and "publish=" in warnings[0]
-    assert "port=8080" in warnings[1] and "port=8443" in warnings[2]
 
 
 def test_run_takes_the_other_manifest(cli, tmp_path):
