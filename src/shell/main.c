@@ -128,6 +128,13 @@ static void on_stats_signal(evutil_socket_t sig, short what, void *arg)
         log_info("stats", "ingress", kv_uint("port", host_ingress_port(sh->ingress, i)),
                  kv_uint("open", s.open), kv_uint("accepted", s.accepted), kv_uint("shed", s.shed));
     }
+    if (sh->egress) {
+        struct host_egress_stats s = host_egress_stats_of(sh->egress);
+
+        log_info("stats", "egress", kv_uint("open", s.open), kv_uint("connected", s.connected),
+                 kv_uint("refused", s.refused), kv_uint("failed", s.failed),
+                 kv_uint("bytes_out", s.bytes_out), kv_uint("bytes_in", s.bytes_in));
+    }
 }
 
 /* ---- the start ---- */

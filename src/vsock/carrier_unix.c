@@ -1,3 +1,4 @@
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -132,16 +133,18 @@ static enum attempt_want failed(struct attempt *a, struct error *err, int sys)
 
 /*
  * Takes one line from a socket and not a byte more, for what follows belongs to the stream. Returns
- * its length with the newline, 0 when it is not complete yet, or -1 with errno (EPROTO: too long,
- * ECONNREFUSED: closed instead of answered).
+ * its length with the newline, 0 when it is not complete yet (errno EAGAIN: nothing is there), or
+ * -1 with errno (EPROTO: too long, ECONNREFUSED: closed instead of answered).
  */
 static ssize_t take_line(int fd, char line[GREETING_MAX])
 {
     ssize_t n = recv(fd, line, GREETING_MAX, MSG_PEEK);
     char *end;
 
+    if (n < 0 && errno == EINTR)
+        errno = EAGAIN;
     if (n < 0)
-        return errno == EAGAIN || errno == EINTR ? 0 : -1;
+        return errno == EAGAIN ? 0 : -1;
     end = memchr(line, '\n', (size_t)n);
     if (end)
         return recv(fd, line, (size_t)(end - line) + 1, 0);
@@ -184,8 +187,8 @@ static enum attempt_want unix_advance(const struct carrier *c, struct attempt *a
     if (a->stage == ATTEMPT_START)
         return start(c, a, err);
     n = take_line(a->fd, line);
-    if (n == 0)
-        return ATTEMPT_READ;
+    if (n == 0) /* half a line stays readable: waiting for that would be no waiting */
+        return errno == EAGAIN ? ATTEMPT_READ : ATTEMPT_LATER;
     if (n < 0)
         return failed(a, err, errno == ECONNRESET ? ECONNREFUSED : errno);
     if (n < 4 || memcmp(line, "OK ", 3) != 0)
@@ -204,6 +207,7 @@ struct port {
 struct greeting {
     struct dispatcher *dispatcher;
     struct event *ready;
+    int64_t deadline_ms; /* however slowly it comes */
     int fd;
     struct greeting *next, **link;
 };
@@ -239,14 +243,18 @@ static void on_greeting(evutil_socket_t sock, short what, void *arg)
     struct dispatcher *d = g->dispatcher;
     struct listener *l = NULL;
     char line[GREETING_MAX];
+    struct timeval left;
     uint64_t number;
     ssize_t n = 0;
     int fd = (int)sock;
 
     if (what & EV_READ) {
         n = take_line(fd, line);
-        if (n == 0)
+        if (n == 0) {
+            left = clock_left(g->deadline_ms);
+            event_add(g->ready, &left);
             return;
+        }
     }
     if (n > 8 && memcmp(line, "CONNECT ", 8) == 0 &&
         parse_u64(slice_of(line + 8, (size_t)n - 9), UINT32_MAX, &number) == 0)
@@ -274,12 +282,14 @@ static void on_knock(void *arg, int fd)
         (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
     g->dispatcher = d;
     g->fd = fd;
+    g->deadline_ms = clock_mono_ms() + CARRIER_HANDSHAKE_MS;
     g->next = d->greetings;
     g->link = &d->greetings;
     if (g->next)
         g->next->link = &g->next;
     d->greetings = g;
-    g->ready = event_new(d->base, fd, EV_READ | EV_PERSIST, on_greeting, g);
+    /* Edge-triggered: half a line is left where it is. */
+    g->ready = event_new(d->base, fd, EV_READ | EV_PERSIST | EV_ET, on_greeting, g);
     if (!g->ready)
         abort(); /* out of memory */
     event_add(g->ready, &limit);
