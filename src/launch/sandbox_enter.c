@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/proc.h"
 #include "launch/sandbox_filter.h"
 #include "launch/sandbox_mount.h"
 
@@ -107,12 +108,11 @@ static int raise_loopback(struct error *err)
     return 0;
 }
 
-/* What a process inherits without asking: session, terminal, keys, signals, limits. */
+/* What a process inherits without asking: session, terminal, keys, limits. */
 static int forget_parent(struct error *err)
 {
     /* A core file of the app would end up with the machine's crash collector. */
     const struct rlimit no_core = {0, 0};
-    sigset_t none;
 
     if (setsid() < 0)
         return error_sys(err, errno, "starting the sandbox's session");
@@ -121,11 +121,6 @@ static int forget_parent(struct error *err)
         return error_sys(err, errno, "leaving the session keyring");
     if (setrlimit(RLIMIT_CORE, &no_core) < 0)
         return error_sys(err, errno, "turning core files off in the sandbox");
-    for (int sig = 1; sig < NSIG; sig++)
-        signal(sig, SIG_DFL); /* SIGKILL, SIGSTOP and libc's own refuse; they are default anyway */
-    sigemptyset(&none);
-    if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
-        return error_sys(err, errno, "unblocking signals in the sandbox");
     umask(022);
     return 0;
 }
@@ -237,6 +232,7 @@ _Noreturn void sandbox_enter(const struct enter_plan *plan)
     struct enter_report r = {0};
     int carrier = -1, sync = plan->sync_fd;
 
+    proc_reset_signals();
     if (move_in(plan, &r, &carrier) < 0)
         give_up(sync, &r);
     if (sethostname(HOSTNAME, strlen(HOSTNAME)) < 0) {

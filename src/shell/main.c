@@ -240,9 +240,6 @@ static int start(struct shell *sh, struct error *err)
                            err) < 0)
         return -1;
     sh->status = status_reader_start(&status);
-    if (sh->stopping)
-        status_reader_send_stop(sh->status,
-                                stop_grace_of_secs(sh->manifest->runtime.stop_grace_secs));
     return 0;
 }
 
@@ -315,15 +312,19 @@ static void follow(struct shell *sh)
     shell_wait(sh, log_over, LOG_FINISH_MS + 1000);
 }
 
+static int report_stop(const struct shell *sh)
+{
+    fputs("capsule: enclave stopped\n", stderr);
+    return sh->options.signal_status ? 128 + sh->stop_signal : SHELL_EXIT_STOPPED;
+}
+
 /* Returns the exit status; *err is set (kind not ERR_NONE) when it is 1. */
 static int report(struct shell *sh, struct error *err)
 {
     char name[16];
 
-    if (sh->stopping) {
-        fputs("capsule: enclave stopped\n", stderr);
-        return sh->options.signal_status ? 128 + sh->stop_signal : SHELL_EXIT_STOPPED;
-    }
+    if (sh->stopping)
+        return report_stop(sh);
     if (sh->failure.kind != ERR_NONE) {
         *err = sh->failure;
         return SHELL_EXIT_ERROR;
@@ -383,6 +384,12 @@ static int shut_down(struct shell *sh, struct error *err)
     return rc;
 }
 
+static int fail(const struct error *err)
+{
+    error_print("capsule-shell", err);
+    return err->kind == ERR_USAGE ? SHELL_EXIT_USAGE : SHELL_EXIT_ERROR;
+}
+
 static int run(struct shell *sh)
 {
     struct error err = {.kind = ERR_NONE}, end;
@@ -397,11 +404,13 @@ static int run(struct shell *sh)
     if (started) {
         follow(sh);
         status = report(sh, &err);
+        if (status == SHELL_EXIT_ERROR)
+            error_print("capsule", &err);
     } else {
-        status = err.kind == ERR_USAGE ? SHELL_EXIT_USAGE : SHELL_EXIT_ERROR;
+        /* A signal that came meanwhile has only been noted; it may be why the start failed. */
+        event_base_loop(sh->base, EVLOOP_NONBLOCK);
+        status = sh->stopping ? report_stop(sh) : fail(&err);
     }
-    if (status == SHELL_EXIT_ERROR || !started)
-        error_print(started ? "capsule" : "capsule-shell", &err);
     if (shut_down(sh, &end) < 0) {
         error_print("capsule-shell", &end);
         status = SHELL_EXIT_ERROR;
@@ -411,12 +420,6 @@ static int run(struct shell *sh)
     event_free(sh->on_usr1);
     event_base_free(sh->base);
     return status;
-}
-
-static int fail(const struct error *err)
-{
-    error_print("capsule-shell", err);
-    return err->kind == ERR_USAGE ? SHELL_EXIT_USAGE : SHELL_EXIT_ERROR;
 }
 
 int main(int argc, char **argv)

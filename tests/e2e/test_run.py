@@ -243,6 +243,22 @@ def test_app_that_ignores_sigterm_is_killed_after_the_grace(sandbox):
     assert 0.9 < time.monotonic() - began < 10
 
 
+def test_interrupt_while_the_image_is_unpacked(sandbox):
+    """As the terminal does it: to every process of the job."""
+    with open(sandbox.dir / "big", "wb") as f:
+        for _ in range(150):
+            f.write(os.urandom(1 << 20))
+    eif = sandbox.image("echo never", files={"srv/big": str(sandbox.dir / "big")})
+    r = sandbox.start(eif, start_new_session=True)
+    trees = sandbox.dir / "home/cache/capsule/sandbox/trees"
+    wait_for(lambda: r.process.poll() is not None or list(trees.glob(".*/x/rootfs")), 30, "a half-unpacked image")
+    assert r.process.poll() is None, r.stderr()
+    os.killpg(r.process.pid, signal.SIGINT)
+    r.ends(128 + signal.SIGINT)
+    assert "capsule: enclave stopped\n" in r.stderr() and r.stdout() == b""
+    assert list(trees.iterdir()) == []
+
+
 # ---- 7: two at once ----
 
 
