@@ -262,10 +262,13 @@ static void ask(struct lookup *l, struct question *q, enum dns_type type)
 
     q->lookup = l;
     q->type = type;
+    /* The answer never comes from within these calls. */
     q->request = type == DNS_A ? evdns_base_resolve_ipv4(dns, l->name, 0, on_result, q)
                                : evdns_base_resolve_ipv6(dns, l->name, 0, on_result, q);
-    if (!q->request)
-        answered(l, "the name cannot be asked for");
+    if (q->request)
+        l->pending++;
+    else
+        snprintf(l->reason, sizeof(l->reason), "the name cannot be asked for");
 }
 
 static void start(struct lookup *l)
@@ -279,10 +282,10 @@ static void start(struct lookup *l)
     }
     l->deadline_ms = clock_mono_ms() + RESOLVE_MS;
     set_timer(l, RESOLVE_MS);
-    l->pending = ARRAY_LEN(l->questions);
+    l->pending = 1; /* until both are asked */
     ask(l, &l->questions[0], DNS_A);
-    /* Still there: the second question is pending. */
     ask(l, &l->questions[1], DNS_AAAA);
+    answered(l, NULL);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
