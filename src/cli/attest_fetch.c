@@ -25,6 +25,7 @@ struct fetch {
     char *shown;     /* the same without user and password, for messages; from curl */
     const char *output;
     const char *unix_socket;
+    const char *cacert; /* NULL: the machine's authorities */
     struct buf nonce;
     bool has_nonce;
 };
@@ -91,6 +92,34 @@ static void set_options(CURL *curl, const struct fetch *f, const struct buf *req
         curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, f->unix_socket);
         curl_easy_setopt(curl, CURLOPT_PROXY, "");
     }
+    if (f->cacert) {
+        curl_easy_setopt(curl, CURLOPT_CAINFO, f->cacert);
+        curl_easy_setopt(curl, CURLOPT_CAPATH,
+                         NULL); /* the file replaces what the machine trusts */
+    }
+}
+
+static int report_failure(const struct fetch *f, CURLcode why, const char *reason,
+                          struct error *err)
+{
+    switch (why) {
+    case CURLE_WRITE_ERROR:
+    case CURLE_FILESIZE_EXCEEDED:
+        return error_set(err, ERR_LIMIT,
+                         "%s sends more than %d bytes: no attestation document is so long",
+                         f->shown, ATTEST_INPUT_MAX);
+    case CURLE_SSL_CACERT_BADFILE:
+        return error_set(err, ERR_INVALID, "--cacert %s: not a readable file of PEM certificates",
+                         f->cacert);
+    default:
+        break;
+    }
+    error_set(err, why == CURLE_OPERATION_TIMEDOUT ? ERR_TIMEOUT : ERR_NET, "%s%s%s: %s", f->shown,
+              f->unix_socket ? " through " : "", f->unix_socket ? f->unix_socket : "",
+              reason[0] ? reason : curl_easy_strerror(why));
+    if (why == CURLE_PEER_FAILED_VERIFICATION)
+        return error_hint(err, "a private certificate authority is trusted with --cacert FILE");
+    return -1;
 }
 
 /* Capsule's errors are {"error": text, ...}; anything else is not repeated. */
@@ -123,13 +152,8 @@ static int post(const struct fetch *f, struct buf *body, struct error *err)
     set_options(curl, f, &request, headers, body, reason);
     bad = curl_easy_perform(curl);
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
-    if (bad == CURLE_WRITE_ERROR || bad == CURLE_FILESIZE_EXCEEDED)
-        error_set(err, ERR_LIMIT, "%s sends more than %d bytes: no attestation document is so long",
-                  f->shown, ATTEST_INPUT_MAX);
-    else if (bad)
-        error_set(err, bad == CURLE_OPERATION_TIMEDOUT ? ERR_TIMEOUT : ERR_NET, "%s%s%s: %s",
-                  f->shown, f->unix_socket ? " through " : "", f->unix_socket ? f->unix_socket : "",
-                  reason[0] ? reason : curl_easy_strerror(bad));
+    if (bad)
+        report_failure(f, bad, reason, err);
     else if (status != 200)
         report_status(f->shown, status, body, err);
     else
@@ -196,6 +220,7 @@ static int parse(struct fetch *f, int argc, char **argv, struct error *err)
         {"output", required_argument, NULL, 'o'},
         {"nonce", required_argument, NULL, 'n'},
         {"unix-socket", required_argument, NULL, 'u'},
+        {"cacert", required_argument, NULL, 'c'},
         {0},
     };
     int c;
@@ -206,6 +231,8 @@ static int parse(struct fetch *f, int argc, char **argv, struct error *err)
             f->output = optarg;
         else if (c == 'u')
             f->unix_socket = optarg;
+        else if (c == 'c')
+            f->cacert = optarg;
         else if (c != 'n')
             return cli_option_error(&cmd_attest, c, argv, err);
         else if (attest_hex_option("--nonce", optarg, NONCE_MAX, &f->nonce, &f->has_nonce, err) < 0)

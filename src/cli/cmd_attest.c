@@ -32,13 +32,15 @@ const struct subcommand cmd_attest = {
     .synopsis = "fetch URL | show FILE|- | verify FILE|-",
     .summary = "Fetch, show and verify attestation documents",
     .help =
-        "attest fetch URL [-o FILE] [--nonce HEX] [--unix-socket PATH]\n"
+        "attest fetch URL [-o FILE] [--nonce HEX] [--unix-socket PATH] [--cacert FILE]\n"
         "  Asks the Capsule API or Aux API at URL for a document (POST /v1/attestation when URL\n"
         "  has no path). With -o FILE the document goes there and the nonce, in hex, to standard\n"
         "  output; without, the document goes to standard output and the nonce to standard error.\n"
         "  -o, --output FILE      write the document to FILE\n"
         "      --nonce HEX        the nonce to ask for (default: 32 random bytes)\n"
         "      --unix-socket PATH connect there instead of to the host that URL names\n"
+        "      --cacert FILE      https: trust the certificate authorities in this PEM file\n"
+        "                         instead of the machine's\n"
         "\n"
         "attest show FILE|-\n"
         "  Prints what a document says, as JSON. It is NOT verified.\n"

@@ -69,7 +69,7 @@ static enum guard_side become_runtime(pid_t guard)
     return GUARD_RUNTIME;
 }
 
-enum guard_side guard_split(int keep, int *wait_status, struct error *err)
+enum guard_side guard_split(const int *keep, size_t count, int *wait_status, struct error *err)
 {
     pid_t guard = getpid(), runtime;
     sigset_t set;
@@ -86,7 +86,7 @@ enum guard_side guard_split(int keep, int *wait_status, struct error *err)
         return error_sys(err, errno, "starting the runtime beside its guard");
     if (runtime == 0)
         return become_runtime(guard);
-    fd_close_from(3, &keep, keep >= 3);
+    fd_close_from(3, keep, count);
     watch(runtime, &set, wait_status);
     if (WIFSIGNALED(*wait_status))
         kill_the_rest();

@@ -8,6 +8,8 @@
 
 #include "base/error.h"
 
+#include <stddef.h>
+
 /* For what the app left behind to end, once it has been killed. */
 #define GUARD_KILL_MS 2000
 
@@ -26,8 +28,9 @@ enum guard_side {
  * In the guard it returns when the runtime has ended, with its wait status as from waitpid(2).
  * Until then orphans that come this far are reaped. A runtime that was killed by a signal takes
  * everything that it started along: that has been killed, too, when this returns, or could not be
- * within GUARD_KILL_MS. All descriptors above 2 but `keep` are closed; the runtime has them all.
+ * within GUARD_KILL_MS. All descriptors above 2 are closed but `keep`, which
+ * is ascending and may hold -1; the runtime has them all.
  */
-enum guard_side guard_split(int keep, int *wait_status, struct error *err);
+enum guard_side guard_split(const int *keep, size_t count, int *wait_status, struct error *err);
 
 #endif

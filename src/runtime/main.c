@@ -344,6 +344,15 @@ static int outlive(struct runtime *rt, int wait_status)
     return report_death(rt, &why);
 }
 
+/* The guard keeps what a carrier is opened with. */
+static enum guard_side split(const struct carrier_config *c, int *wait_status, struct error *err)
+{
+    bool in_order = c->dir_fd < c->door_fd;
+    const int keep[] = {in_order ? c->dir_fd : c->door_fd, in_order ? c->door_fd : c->dir_fd};
+
+    return guard_split(keep, ARRAY_LEN(keep), wait_status, err);
+}
+
 int main(int argc, char **argv)
 {
     struct runtime rt = {0};
@@ -362,7 +371,7 @@ int main(int argc, char **argv)
     crypto_ignore_configuration();
     is_machine =
         getpid() == 1 && rt.options.carrier.kind == CARRIER_VSOCK && !rt.options.no_bootstrap;
-    side = guard_split(rt.options.carrier.dir_fd, &wait_status, &err);
+    side = split(&rt.options.carrier, &wait_status, &err);
     if (side == GUARD_RUNTIME) {
         rt.guard = getppid();
         return run(&rt, &usage);

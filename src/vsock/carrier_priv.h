@@ -16,6 +16,7 @@ struct carrier {
     enum carrier_side side;
     uint32_t cid;
     int dir_fd;                    /* UNIX */
+    int door_fd;                   /* UNIX, enclave side: given to open(), or -1 */
     _Atomic uint32_t host_cid;     /* vsock, enclave side: the address that worked, or 0 */
     struct dispatcher *dispatcher; /* UNIX, enclave side: v.sock and the ports behind it */
 };

@@ -58,7 +58,7 @@ static int open_dir(const char *path)
 
 static void link_open(struct link *l)
 {
-    struct carrier_config config = {.kind = CARRIER_UNIX, .cid = 16};
+    struct carrier_config config = {.kind = CARRIER_UNIX, .cid = 16, .door_fd = -1};
     struct error err;
 
     *l = (struct link){.dir = "/tmp/capsule-test-XXXXXX", .accepted = -1, .dialled = -2};
@@ -153,6 +153,39 @@ static void unix_carrier_connects_both_ways(void **state)
     assert_connected(&l);
     carrier_unlisten(l.enclave, in_enclave);
     carrier_unlisten(l.host, on_host);
+    link_close(&l);
+}
+
+/* As in the sandbox: the host makes v.sock, and the enclave's side comes later and cannot write. */
+static void unix_carrier_takes_a_door_from_the_host(void **state)
+{
+    struct carrier_config config = {.kind = CARRIER_UNIX, .cid = 16, .door_fd = -1};
+    struct listener_spec spec = {.name = "test", .max = 8, .accepted = on_accept};
+    struct link l = {.dir = "/tmp/capsule-test-XXXXXX", .accepted = -1, .dialled = -2};
+    struct listener *listener;
+    struct error err;
+
+    (void)state;
+    assert_non_null(mkdtemp(l.dir));
+    l.base = event_base_new();
+    spec.arg = &l;
+    config.side = CARRIER_HOST;
+    config.dir_fd = open_dir(l.dir);
+    assert_ok(carrier_open(l.base, &config, &l.host, &err));
+    config.door_fd = carrier_make_door(l.host, &err);
+    assert_true(config.door_fd >= 0);
+    carrier_dial(l.host, 8080, on_dialled, &l);
+    for (int i = 0; i < 5; i++)
+        event_base_loop(l.base, EVLOOP_NONBLOCK);
+    assert_int_equal(l.dialled, -2); /* waits, as nobody has refused it */
+    config.side = CARRIER_ENCLAVE;
+    config.dir_fd = open_dir(l.dir);
+    assert_ok(carrier_open(l.base, &config, &l.enclave, &err));
+    assert_ok(carrier_listen(l.enclave, 8080, &spec, &listener, &err));
+    while (l.dialled == -2)
+        event_base_loop(l.base, EVLOOP_ONCE);
+    assert_connected(&l);
+    carrier_unlisten(l.enclave, listener);
     link_close(&l);
 }
 
@@ -321,7 +354,8 @@ static void unix_carrier_takes_over_an_abandoned_socket(void **state)
 /* A server that accepts and says nothing: the handshake has its own limit. */
 static void silent_peer_times_out(void **state)
 {
-    struct carrier_config config = {.kind = CARRIER_UNIX, .side = CARRIER_HOST, .cid = 16};
+    struct carrier_config config = {
+        .kind = CARRIER_UNIX, .side = CARRIER_HOST, .cid = 16, .door_fd = -1};
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     struct link l = {.dir = "/tmp/capsule-test-XXXXXX", .accepted = -1, .dialled = -2};
     struct error err;
@@ -366,7 +400,7 @@ static void cancelled_dial_is_silent(void **state)
 static void vsock_ports_are_exclusive(void **state)
 {
     struct carrier_config config = {
-        .kind = CARRIER_VSOCK, .side = CARRIER_HOST, .cid = 3999, .dir_fd = -1};
+        .kind = CARRIER_VSOCK, .side = CARRIER_HOST, .cid = 3999, .dir_fd = -1, .door_fd = -1};
     struct listener_spec spec = {.name = "test", .max = 8, .accepted = on_accept};
     struct event_base *base = event_base_new();
     struct listener *first, *second;
@@ -398,6 +432,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(port_table),
         cmocka_unit_test(unix_carrier_connects_both_ways),
+        cmocka_unit_test(unix_carrier_takes_a_door_from_the_host),
         cmocka_unit_test(unix_carrier_refuses_what_nobody_serves),
         cmocka_unit_test(unix_carrier_takes_over_an_abandoned_socket),
         cmocka_unit_test(unix_carrier_takes_a_greeting_in_pieces),
