@@ -1,12 +1,11 @@
 /* POST /v1/attestation: spec/capsule-api.md section 6. */
+#include "api/fields.h"
 #include "api/internal.h"
 #include "api/spki.h"
 
 #include "base/text.h"
 #include "codec/json.h"
 #include "crypto/pem.h"
-
-#include <stdio.h>
 
 /* What goes to the NSM; lives from the handler to the reply. */
 struct attestation {
@@ -35,45 +34,20 @@ static void cleanup_attestation(struct attestation **a)
 
 /* ---- reading the request: each step returns 0, or -1 after it answered ---- */
 
-static int refuse(struct api_request *req, const char *code, const char *message)
-{
-    api_fail(req, 400, code, message);
-    return -1;
-}
-
 static int refuse_size(struct api_request *req, const char *member, size_t size, size_t limit)
 {
-    char text[160];
-
-    snprintf(text, sizeof(text), "%s: %zu bytes, but the NSM takes at most %zu", member, size,
-             limit);
-    return refuse(req, "attestation_input_too_large", text);
-}
-
-/* The member as a string; *present is false when it is absent or null. */
-static int get_string(struct api_request *req, const json_t *object, const char *name,
-                      struct slice *out, bool *present)
-{
-    const json_t *value = json_object_get(object, name);
-    char text[96];
-
-    *present = value && !json_is_null(value);
-    if (!*present)
-        return 0;
-    if (!json_is_string(value)) {
-        snprintf(text, sizeof(text), "%s must be a string", name);
-        return refuse(req, "invalid_type", text);
-    }
-    *out = slice_of(json_string_value(value), json_string_length(value));
-    return 0;
+    return refuse(req, "attestation_input_too_large",
+                  "%s: %zu bytes, but the NSM takes at most %zu", member, size, limit);
 }
 
 static int read_nonce(struct api_request *req, const json_t *object, struct attestation *a)
 {
-    struct slice text = {0};
+    struct slice text;
+    int rc = field_string(req, object, "nonce", FIELD_NULLABLE, &text);
 
-    if (get_string(req, object, "nonce", &text, &a->has_nonce) < 0)
+    if (rc < 0)
         return -1;
+    a->has_nonce = rc > 0;
     if (a->has_nonce && base64_decode(text, &a->nonce) < 0)
         return refuse(req, "invalid_base64",
                       "nonce must be standard base64 with padding and no white space");
@@ -90,27 +64,24 @@ static int read_public_key(struct capsule_api *api, struct api_request *req, con
                            struct attestation *a)
 {
     AUTO_BUF struct buf der = BUF(API_BODY_MAX);
-    struct slice pem = {0}, format = {0}, key;
-    bool present, has_format, whole;
+    struct slice pem, format = slice_str("raw"), key;
     uint8_t own[P384_SPKI_LEN];
     struct error err = {0};
-    char text[200];
+    int present = field_string(req, object, "public_key", FIELD_NULLABLE, &pem);
+    bool whole;
 
-    if (get_string(req, object, "public_key", &pem, &present) < 0 ||
-        get_string(req, object, "public_key_format", &format, &has_format) < 0)
+    if (present < 0 || field_string(req, object, "public_key_format", FIELD_NULLABLE, &format) < 0)
         return -1;
-    whole = has_format && slice_equal_str(format, "spki");
-    if (has_format && !whole && !slice_equal_str(format, "raw"))
+    whole = slice_equal_str(format, "spki");
+    if (!whole && !slice_equal_str(format, "raw"))
         return refuse(req, "invalid_value", "public_key_format must be \"raw\" or \"spki\"");
     if (!present) {
         p384_point_spki(api->keys.encryption_point, own);
         return buf_append(&a->public_key, own, sizeof(own));
     }
     if (pem_decode("PUBLIC KEY", pem, &der, &err) < 0 ||
-        spki_key_bytes(buf_slice(&der), &key, &err) < 0) {
-        snprintf(text, sizeof(text), "public_key must be a PEM public key: %.120s", err.msg);
-        return refuse(req, "invalid_pem", text);
-    }
+        spki_key_bytes(buf_slice(&der), &key, &err) < 0)
+        return refuse(req, "invalid_pem", "public_key must be a PEM public key: %.120s", err.msg);
     if (whole)
         key = buf_slice(&der);
     if (buf_append(&a->public_key, key.ptr, key.len) < 0)
@@ -185,21 +156,15 @@ void attestation_answer(struct capsule_api *api, struct api_request *req, struct
 {
     CLEANUP(cleanup_attestation) struct attestation *a = xcalloc(1, sizeof(*a));
     AUTO_JSON json_t *object = NULL;
-    enum json_problem problem;
     struct attestation *job;
-    struct error err = {0};
 
     a->nsm = api->nsm;
     a->nonce = BUF(API_BODY_MAX);
     a->public_key = BUF(NSM_PUBLIC_KEY_MAX);
     a->user_data = BUF(API_BODY_MAX);
     a->document = BUF(NSM_ANSWER_MAX);
-    if (json_read_object(body, &object, &problem, &err) < 0) {
-        refuse(req, json_problem_code(problem), err.msg);
-        return;
-    }
-    if (read_nonce(req, object, a) < 0 || read_public_key(api, req, object, a) < 0 ||
-        read_user_data(api, req, object, body, a) < 0)
+    if (read_object(req, body, &object) < 0 || read_nonce(req, object, a) < 0 ||
+        read_public_key(api, req, object, a) < 0 || read_user_data(api, req, object, body, a) < 0)
         return;
     job = a;
     a = NULL;

@@ -3,6 +3,7 @@
 #ifndef CAPSULE_API_KEYS_H
 #define CAPSULE_API_KEYS_H
 
+#include "crypto/eth.h"
 #include "crypto/p384.h"
 #include "crypto/secp256k1.h"
 #include "nsm/nsm.h"

@@ -27,4 +27,11 @@ void p384_point_spki(const uint8_t *point, uint8_t *out);
 /* Appends the SPKI as PEM, label PUBLIC KEY, without a final newline; -1 when the buf is full. */
 int p384_point_pem(const uint8_t *point, struct buf *out) MUST_USE;
 
+/*
+ * The point of a peer's SubjectPublicKeyInfo: id-ecPublicKey, secp384r1, uncompressed (120 bytes)
+ * or compressed (72 bytes), and nothing else. Writes P384_POINT_LEN bytes; ERR_INVALID when the
+ * form is another or the point is not on the curve. Public input: not constant time.
+ */
+int p384_point_from_spki(struct slice der, uint8_t *point, struct error *err);
+
 #endif
