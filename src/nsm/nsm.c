@@ -148,11 +148,21 @@ static int stream_talk(int fd, struct slice request, struct buf *answer, int64_t
     return 0;
 }
 
+/* Nothing is under way, so whatever there is to read is the peer's end, or belongs to no request. */
+static bool is_stale(int fd)
+{
+    uint8_t byte;
+
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
+}
+
 static int stream_exchange(struct nsm *nsm, struct slice request, struct buf *answer,
                            struct error *err)
 {
     int64_t deadline = clock_mono_ms() + nsm->timeout_ms;
 
+    if (nsm->fd >= 0 && is_stale(nsm->fd))
+        fd_close(&nsm->fd);
     if (nsm->fd < 0) {
         nsm->fd = nsm->dial(nsm->dial_arg, err);
         if (nsm->fd < 0)
