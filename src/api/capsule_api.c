@@ -126,17 +126,17 @@ static const struct api_route primary_routes[] = {
     {"POST", "/v1/eth/sign-tx", handle_later},
     {"POST", "/v1/encryption/decrypt", handle_later},
     {"POST", "/v1/encryption/encrypt", handle_later},
-    {"POST", "/v1/s3/get", handle_later},
-    {"POST", "/v1/s3/put", handle_later},
-    {"POST", "/v1/s3/delete", handle_later},
-    {"POST", "/v1/s3/list", handle_later},
-    {"POST", "/v1/kms/derive", handle_later},
-    {"POST", "/v1/kms/kv/get", handle_later},
-    {"POST", "/v1/kms/kv/put", handle_later},
-    {"POST", "/v1/kms/kv/delete", handle_later},
-    {"GET", "/v1/app-wallet/address", handle_later},
-    {"POST", "/v1/app-wallet/sign", handle_later},
-    {"POST", "/v1/app-wallet/sign-tx", handle_later},
+    {"POST", "/v1/s3/get", handle_no_s3},
+    {"POST", "/v1/s3/put", handle_no_s3},
+    {"POST", "/v1/s3/delete", handle_no_s3},
+    {"POST", "/v1/s3/list", handle_no_s3},
+    {"POST", "/v1/kms/derive", handle_no_kms},
+    {"POST", "/v1/kms/kv/get", handle_no_kms},
+    {"POST", "/v1/kms/kv/put", handle_no_kms},
+    {"POST", "/v1/kms/kv/delete", handle_no_kms},
+    {"GET", "/v1/app-wallet/address", handle_no_wallet},
+    {"POST", "/v1/app-wallet/sign", handle_no_wallet},
+    {"POST", "/v1/app-wallet/sign-tx", handle_no_wallet},
     {0},
 };
 
@@ -166,6 +166,7 @@ static int start_servers(struct event_base *base, const struct capsule_api_confi
                              .routes = aux_routes,
                              .arg = api,
                              .pool = api->pool,
+                             .work_ms = config->aux_ms ? config->aux_ms : API_AUX_MS,
                              .decorate = aux_decorate};
 
     if (api_server_start(base, &primary, &api->primary, err) < 0)

@@ -1,7 +1,4 @@
-/*
- * The Capsule API and the Aux API (spec/capsule-api.md): the routes of this version on 127.0.0.1,
- * and a clear 501 on those that come later.
- */
+/* The Capsule API and the Aux API (spec/capsule-api.md), on 127.0.0.1. */
 #ifndef CAPSULE_API_CAPSULE_API_H
 #define CAPSULE_API_CAPSULE_API_H
 
@@ -10,6 +7,7 @@
 
 #define API_NSM_THREADS 4  /* NSM calls in flight */
 #define API_NSM_QUEUE   64 /* and waiting; more are answered 503 */
+#define API_AUX_MS      15000 /* for an Aux request that needs the NSM */
 
 struct capsule_api;
 
@@ -17,6 +15,7 @@ struct capsule_api_config {
     uint16_t port;
     uint16_t aux_port; /* 0: no Aux API */
     struct nsm *nsm;   /* stays the caller's; must outlive the API */
+    int64_t aux_ms;    /* 0: API_AUX_MS */
 };
 
 /*

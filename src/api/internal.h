@@ -22,6 +22,9 @@ void handle_eth_address(struct api_request *req, void *arg);
 void handle_public_key(struct api_request *req, void *arg);
 void handle_random(struct api_request *req, void *arg);
 void handle_attestation(struct api_request *req, void *arg);
+void handle_no_s3(struct api_request *req, void *arg);
+void handle_no_kms(struct api_request *req, void *arg);
+void handle_no_wallet(struct api_request *req, void *arg);
 
 /* Answers a request for an attestation whose JSON is `body`. */
 void attestation_answer(struct capsule_api *api, struct api_request *req, struct slice body);

@@ -42,9 +42,17 @@ struct api_request {
     struct buf headers; /* of the reply, from api_header() */
     char id[17];
     int64_t start_ms;
+    struct work *work; /* of api_run(), until it is finished or given up */
+};
+
+/* What a handler has the pool do. It outlives a request whose time ran out. */
+struct work {
     struct pool_job job;
+    struct api_server *server;
+    struct api_request *req; /* NULL: answered without it */
+    struct buf body;         /* then the request's body, which run() may still read */
     void *data;
-    void (*work)(void *data);
+    void (*run)(void *data);
     void (*finish)(struct api_request *req, void *data);
     void (*drop)(void *data);
 };
@@ -509,13 +517,26 @@ static void on_ended(void *arg, int sys)
         serve(req);
 }
 
+/* The pool has had its time: the client gets its answer now, and the result nobody. */
+static void give_up_work(struct api_request *req)
+{
+    struct work *w = req->work;
+
+    w->req = NULL;
+    w->body = req->body;
+    req->body = BUF_SECRET(API_BODY_MAX);
+    req->work = NULL;
+    fail(req, 503, "upstream_unavailable", "Capsule API service unavailable");
+}
+
 static void on_timeout(void *arg)
 {
     struct api_request *req = arg;
-
     bool begun = req->state == READ_HEAD && evbuffer_get_length(stream_in(req->client)) > 0;
 
-    if (begun || req->state == READ_BODY)
+    if (req->work)
+        give_up_work(req);
+    else if (begun || req->state == READ_BODY)
         reject_head(req, 408);
     else
         close_connection(req);
@@ -649,35 +670,52 @@ void api_fail(struct api_request *req, int status, const char *code, const char 
     fail(req, status, code, message);
 }
 
-static void job_run(struct pool_job *job)
+static void work_run(struct pool_job *job)
 {
-    struct api_request *req = CONTAINER_OF(job, struct api_request, job);
+    struct work *w = CONTAINER_OF(job, struct work, job);
 
-    req->work(req->data);
+    w->run(w->data);
 }
 
-static void job_done(struct pool_job *job)
+static void work_done(struct pool_job *job)
 {
-    struct api_request *req = CONTAINER_OF(job, struct api_request, job);
+    struct work *w = CONTAINER_OF(job, struct work, job);
+    struct api_request *req = w->req;
 
-    if (!job->dropped) {
-        req->finish(req, req->data);
-        return;
+    if (req)
+        req->work = NULL;
+    if (req && !job->dropped) {
+        w->finish(req, w->data);
+    } else {
+        w->drop(w->data);
+        if (req)
+            fail(req, 503, "overloaded", "the service is stopping");
     }
-    req->drop(req->data);
-    fail(req, 503, "overloaded", "the service is stopping");
+    w->server->bodies -= w->body.len;
+    buf_free(&w->body);
+    free(w);
 }
 
-void api_run(struct api_request *req, void *data, void (*work)(void *data),
+void api_run(struct api_request *req, void *data, void (*run)(void *data),
              void (*finish)(struct api_request *req, void *data), void (*drop)(void *data))
 {
-    req->data = data;
-    req->work = work;
-    req->finish = finish;
-    req->drop = drop;
-    req->job = (struct pool_job){.run = job_run, .done = job_done};
-    if (req->server->config.pool && pool_submit(req->server->config.pool, &req->job) == 0)
+    const struct api_config *config = &req->server->config;
+    struct work *w = xcalloc(1, sizeof(*w));
+
+    *w = (struct work){.job = {.run = work_run, .done = work_done},
+                       .server = req->server,
+                       .req = req,
+                       .data = data,
+                       .run = run,
+                       .finish = finish,
+                       .drop = drop};
+    if (config->pool && pool_submit(config->pool, &w->job) == 0) {
+        req->work = w;
+        if (req->client) /* it may have gone, where one piece of work follows another */
+            stream_set_timeout(req->client, config->work_ms);
         return;
+    }
+    free(w);
     drop(data);
     fail(req, 503, "overloaded", "too many requests are waiting; try again");
 }
