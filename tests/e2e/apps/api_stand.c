@@ -100,7 +100,7 @@ static void *obey(void *arg)
     static char line[1 << 16];
 
     while (fgets(line, sizeof(line), stdin)) {
-        AUTO_BUF struct buf reply = BUF(4096);
+        AUTO_BUF struct buf reply = BUF(3 * NSM_REQUEST_MAX);
         struct error err;
 
         say(fault_nsm_command(arg, line, &reply, &err) == 0 ? buf_cstr(&reply) : err.msg);
@@ -150,7 +150,7 @@ int main(int argc, char **argv)
     struct event_base *base;
     struct fault_nsm *fault;
     struct soft_nsm *soft;
-    AUTO_BUF struct buf reply = BUF(4096);
+    AUTO_BUF struct buf reply = BUF(3 * NSM_REQUEST_MAX);
     struct error err;
 
     signal(SIGPIPE, SIG_IGN);

@@ -26,6 +26,7 @@ struct fault_nsm {
     pthread_cond_t changed;
     size_t connections;
     size_t seen[NSM_GET_RANDOM + 1];
+    struct buf last[NSM_GET_RANDOM + 1]; /* request of each operation */
     enum fault fault;
     enum nsm_status status; /* of FAULT_ERROR */
     uint64_t number;        /* of FAULT_DELAY, FAULT_SHORT and FAULT_EMPTY */
@@ -42,6 +43,8 @@ struct fault_nsm *fault_nsm_new(struct soft_nsm *soft)
     struct fault_nsm *f = xcalloc(1, sizeof(*f));
 
     f->soft = soft;
+    for (size_t i = 0; i < ARRAY_LEN(f->last); i++)
+        f->last[i] = BUF(NSM_REQUEST_MAX);
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->changed, NULL);
     return f;
@@ -54,6 +57,8 @@ void fault_nsm_free(struct fault_nsm *f)
         pthread_cond_wait(&f->changed, &f->lock);
     pthread_mutex_unlock(&f->lock);
     buf_free(&f->bytes);
+    for (size_t i = 0; i < ARRAY_LEN(f->last); i++)
+        buf_free(&f->last[i]);
     pthread_cond_destroy(&f->changed);
     pthread_mutex_destroy(&f->lock);
     free(f);
@@ -141,6 +146,9 @@ static bool serve_request(struct fault_nsm *f, int fd)
         abort(); /* the client under test always asks well */
     pthread_mutex_lock(&f->lock);
     f->seen[decoded.op]++;
+    f->last[decoded.op].len = 0;
+    if (buf_append(&f->last[decoded.op], bytes, request.len) < 0)
+        abort();
     pthread_cond_broadcast(&f->changed);
     more = answer_request(f, request, decoded.op, &out);
     pthread_mutex_unlock(&f->lock);
@@ -254,6 +262,10 @@ int fault_nsm_command(struct fault_nsm *f, const char *line, struct buf *reply, 
         known = buf_append_str(reply, "ok") == 0;
     } else if (words == 2 && strcmp(verb, "count") == 0 && op_of(word, &op)) {
         known = buf_printf(reply, "%zu", f->seen[op]) == 0;
+    } else if (words == 2 && strcmp(verb, "last") == 0 && op_of(word, &op)) {
+        AUTO_FREE char *hex = hex_encode_dup("", buf_slice(&f->last[op]));
+
+        known = buf_append_str(reply, hex) == 0;
     } else {
         known = set_fault(f, verb, word) && buf_append_str(reply, "ok") == 0;
     }

@@ -27,9 +27,10 @@ int fault_nsm_dial(void *arg, struct error *err);
  *   delay MS        the soft NSM answers, so much later
  *   short N         random answers of at most N bytes
  *   empty N         N empty random answers in a row, then real ones
- * and two that change nothing:
+ * and three that change nothing:
  *   await OP N      waits until N requests of that operation have come since the start
  *   count OP        how many have come
+ *   last OP         the last of them in hex
  * Appends the reply to the command. ERR_USAGE for anything else.
  */
 int fault_nsm_command(struct fault_nsm *f, const char *line, struct buf *reply, struct error *err);
