@@ -18,6 +18,7 @@ struct attest_expect attest_expect_init(const struct subcommand *cmd)
         .cmd = cmd,
         .policy = {.verify_time = clock_real_ns() / 1000000000},
         .anchor = attest_anchor_aws,
+        .lines = stdout,
     };
 }
 
@@ -140,20 +141,19 @@ bool attest_expect_names_image(const struct attest_expect *expect)
 
 static void print_passed(void *arg, const char *check)
 {
-    (void)arg;
-    printf("ok: %s\n", check);
+    fprintf(arg, "ok: %s\n", check);
 }
 
 bool attest_expect_verify(const struct attest_expect *expect, struct slice document,
                           struct attest_document *doc)
 {
-    const struct attest_observer observer = {.passed = print_passed};
+    const struct attest_observer observer = {.passed = print_passed, .arg = expect->lines};
     struct error reason = {0};
     enum attest_failure why;
     int ret =
         attest_verify(document, &expect->anchor, &expect->policy, &observer, doc, &why, &reason);
 
-    fflush(stdout);
+    fflush(expect->lines);
     if (ret == 0)
         return true;
     fprintf(stderr, "rejected: %s: %s\n", attest_failure_name(why), reason.msg);

@@ -45,6 +45,7 @@ static const char *parse(struct request *r, int argc, char **argv, struct error 
 {
     static const struct option options[] = {
         ATTEST_EXPECT_OPTIONS,
+        ATTEST_AT_OPTION,
         {"nonce", required_argument, NULL, 'n'},
         {"user-data", required_argument, NULL, 'u'},
         {"public-key", required_argument, NULL, 'k'},

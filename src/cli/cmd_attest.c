@@ -1,8 +1,8 @@
 #include "cli/attest.h"
-#include "cli/attest_expect.h"
 
 #include "base/file.h"
 #include "base/text.h"
+#include "cli/attest_expect.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +28,7 @@ static int run(int argc, char **argv, struct error *err)
     return cli_usage_error(&cmd_attest, argv, err, "%s: no such action", argv[1]);
 }
 
+/* clang-format off */
 const struct subcommand cmd_attest = {
     .name = "attest",
     .synopsis = "fetch URL | show FILE|- | verify FILE|-",
@@ -38,20 +39,23 @@ const struct subcommand cmd_attest = {
         "  has no path). With -o FILE the document goes there and the nonce, in hex, to standard\n"
         "  output; without, the document goes to standard output and the nonce to standard error.\n"
         "  -o, --output FILE      write the document to FILE\n"
-        "      --nonce HEX        the nonce to ask for (default: 32 random "
-        "bytes)\n" HTTP_TARGET_HELP "\n"
+        "      --nonce HEX        the nonce to ask for (default: 32 random bytes)\n"
+        HTTP_TARGET_HELP
+        "\n"
         "attest show FILE|-\n"
         "  Prints what a document says, as JSON. It is NOT verified.\n"
         "\n"
         "attest verify FILE|- [OPTION]...\n"
-        "  Checks a document, one line a check. The first that fails is named on standard error "
-        "as\n"
-        "  \"rejected: CLASS: reason\". Exit status: 0 accepted, 1 rejected, 2 wrong "
-        "usage.\n" ATTEST_EXPECT_HELP "      --nonce HEX        expect this nonce\n"
+        "  Checks a document, one line a check. The first that fails is named on standard error\n"
+        "  as \"rejected: CLASS: reason\". Exit status: 0 accepted, 1 rejected, 2 wrong usage.\n"
+        ATTEST_EXPECT_HELP
+        ATTEST_AT_HELP
+        "      --nonce HEX        expect this nonce\n"
         "      --user-data HEX    expect this user data\n"
         "      --public-key HEX   expect this public key\n",
     .run = run,
 };
+/* clang-format on */
 
 int attest_load(const char *path, struct buf *out, struct error *err)
 {

@@ -104,6 +104,14 @@ int k256_sign(const struct k256_key *key, const uint8_t *digest, uint8_t *out)
     return parity > 1 ? -1 : 0;
 }
 
+bool k256_signature_is_high(const uint8_t *signature)
+{
+    secp256k1_ecdsa_signature plain;
+
+    return secp256k1_ecdsa_signature_parse_compact(secp256k1_context_static, &plain, signature) &&
+           secp256k1_ecdsa_signature_normalize(secp256k1_context_static, NULL, &plain);
+}
+
 int k256_recover(const uint8_t *digest, const uint8_t *signature, uint8_t *point)
 {
     const secp256k1_context *ctx = secp256k1_context_static;
