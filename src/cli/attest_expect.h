@@ -56,7 +56,7 @@ enum {
 int attest_expect_option(struct attest_expect *expect, int option, const char *value,
                          struct error *err);
 
-/* True when the expected PCRs name an image or its signer: PCR0, PCR1 with 2, or PCR8. */
+/* True when the expected PCRs name an image or its signer: PCR0, PCR1 with 2, or a PCR8. */
 bool attest_expect_names_image(const struct attest_expect *expect);
 
 /*

@@ -9,7 +9,6 @@
 #include "cli/cli.h"
 #include "crypto/eth.h"
 #include "crypto/p384.h"
-#include "crypto/secp256k1.h"
 
 #include <jansson.h>
 
@@ -23,44 +22,6 @@ int client_decrypt(int argc, char **argv, struct error *err);
 int client_verify_signature(int argc, char **argv, struct error *err);
 int client_verify_tx(int argc, char **argv, struct error *err);
 
-/* ---- what was attested (client_peer.c) ---- */
-
-/* The statements of an enclave about itself. Plain data. */
-struct client_keys {
-    uint8_t encryption_point[P384_POINT_LEN];
-    uint8_t eth_address[ETH_ADDRESS_LEN];
-    bool has_app_wallet;
-    uint8_t app_wallet[ETH_ADDRESS_LEN];
-};
-
-/*
- * Takes them from a document that was verified: public_key must be a P-384 SPKI, and user_data an
- * object with eth_addr (spec/capsule-api.md sections 6.2 and 6.4). Else ERR_INVALID.
- */
-int client_keys_of_document(const struct attest_document *doc, struct client_keys *out,
-                            struct error *err);
-/* The address that user_data states. */
-int client_address_of_document(const struct attest_document *doc, uint8_t *address,
-                               struct error *err);
-
-/*
- * A peer file keeps them for later actions, as a JSON object, with how they were verified: under
- * which root, whether an image was expected, whether the enclave was in debug mode.
- */
-int client_peer_save(const char *path, const struct client_keys *keys,
-                     const struct attest_document *doc, const struct attest_expect *expect,
-                     struct error *err);
-/* Reads one, and warns on standard error of everything that its verification left open. */
-int client_peer_load(const char *path, struct client_keys *out, struct error *err);
-/* The same from the file's text, which may be anything; `warnings` has one bit each. */
-enum client_warning {
-    CLIENT_OTHER_ROOT = 1,
-    CLIENT_ANY_IMAGE = 2,
-    CLIENT_DEBUG = 4,
-};
-int client_peer_parse(struct slice text, struct client_keys *out, unsigned int *warnings,
-                      struct error *err);
-
 /* ---- the policy of this command (client_expect.c) ---- */
 
 #define CLIENT_ANY_IMAGE_HELP                                                                      \
@@ -68,6 +29,9 @@ int client_peer_parse(struct slice text, struct client_keys *out, unsigned int *
 
 /* ERR_USAGE when neither an image is expected nor --any-image given. */
 int client_require_image(const struct attest_expect *expect, bool any_image, struct error *err);
+
+/* What an accepted document does not prove, because of --any-image or --allow-debug. */
+void client_warn_of_gaps(const struct attest_expect *expect, const struct attest_document *doc);
 
 /*
  * The document that eth/sign and eth/sign-tx give with a signature (section 6.3) must carry the
@@ -80,7 +44,6 @@ int client_check_binding(struct attest_expect *expect, const char *path, const u
 
 /* ---- input and output (client_io.c) ---- */
 
-#define CLIENT_DOCUMENT_TEXT_MAX 65536
 /* What the Capsule API takes as a body, and so the largest message. */
 #define CLIENT_BODY_MAX 10485760
 
@@ -89,18 +52,20 @@ int client_read(const char *path, const char *what, struct buf *out, struct erro
 /* Writes to a file that appears whole, or to standard output when `path` is NULL or "-". */
 int client_write(const char *path, struct slice bytes, mode_t mode, struct error *err);
 
+/* Prints "rejected: ..." to standard error and returns 1, the exit status. */
+int client_rejected(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Reads a private key; a file that others can read is ERR_DENIED. NULL with *err. */
+struct p384_key *client_key_load(const char *path, struct error *err);
+
+/* ---- texts (client_text.c) ---- */
+
 /* Appends the bytes of hex with or without 0x; ERR_INVALID, naming `what`, on anything else. */
 int client_hex(const char *what, struct slice text, struct buf *out, struct error *err);
-/* The same of exactly 20 bytes. */
+/* The same of an address: 0x and 40 digits. */
 int client_address(const char *what, struct slice text, uint8_t *address, struct error *err);
 /* The string member of an object; ERR_INVALID, naming it, when it is not there. */
 int client_member(const json_t *object, const char *name, struct slice *out, struct error *err);
-/* Prints "rejected: ..." to standard error and returns 1, the exit status. */
-int client_rejected(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* "0x" and 40 digits, into ETH_ADDRESS_STRLEN bytes. */
 void client_address_text(const uint8_t *address, char *out);
-
-/* Reads a private key; a file that others can read is ERR_DENIED. NULL with *err. */
-struct p384_key *client_key_load(const char *path, struct error *err);
 
 #endif

@@ -1,6 +1,6 @@
 #include "base/text.h"
 #include "cli/attest.h"
-#include "cli/client.h"
+#include "cli/client_peer.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -25,11 +25,11 @@ static void print_keys(const struct client_keys *keys, const struct attest_docum
     hex = hex_encode_dup("", slice_of(spki, sizeof(spki)));
     if (p384_point_pem(keys->encryption_point, &pem) < 0)
         abort(); /* 215 bytes fit */
-    for (unsigned int i = 0; i < ATTEST_PCR_COUNT; i++) {
+    for (unsigned int i = 0; i < 3; i++) {
         AUTO_FREE char *pcr =
             attest_document_has_pcr(doc, i) ? hex_encode_dup("", doc->pcr[i]) : NULL;
 
-        if (pcr && (i < 3 || i == 8))
+        if (pcr)
             printf("PCR%u: %s\n", i, pcr);
     }
     client_address_text(keys->eth_address, text);
@@ -39,17 +39,6 @@ static void print_keys(const struct client_keys *keys, const struct attest_docum
         printf("app wallet: %s\n", text);
     }
     printf("encryption key: %s\n%s\n", hex, buf_cstr(&pem));
-}
-
-static void warn_of_gaps(const struct attest_expect *expect, const struct attest_document *doc)
-{
-    fflush(stdout);
-    if (!attest_expect_names_image(expect))
-        fprintf(stderr, "capsule-cli: WARNING: no image was expected: these may be the keys of ANY "
-                        "enclave, with any code in it\n");
-    if (attest_document_is_debug(doc))
-        fprintf(stderr, "capsule-cli: WARNING: the enclave is in debug mode: its memory is open to "
-                        "its host\n");
 }
 
 static int attest(struct request *r, struct error *err)
@@ -73,7 +62,7 @@ static int attest(struct request *r, struct error *err)
     if (r->peer && client_peer_save(r->peer, &keys, &doc, &r->expect, err) < 0)
         return -1;
     print_keys(&keys, &doc);
-    warn_of_gaps(&r->expect, &doc);
+    client_warn_of_gaps(&r->expect, &doc);
     return 0;
 }
 

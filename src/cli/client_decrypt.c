@@ -1,4 +1,5 @@
 #include "base/file.h"
+#include "cli/client_peer.h"
 #include "cli/client_reply.h"
 
 #include <getopt.h>

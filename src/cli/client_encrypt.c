@@ -1,5 +1,5 @@
 #include "base/text.h"
-#include "cli/client.h"
+#include "cli/client_peer.h"
 #include "codec/json.h"
 #include "crypto/entropy.h"
 #include "crypto/p384_box.h"

@@ -1,7 +1,8 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "cli/attest.h"
-#include "cli/client.h"
+#include "cli/client_peer.h"
+#include "crypto/secp256k1.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +13,17 @@ int client_require_image(const struct attest_expect *expect, bool any_image, str
         return 0;
     error_set(err, ERR_USAGE, "client: no image is expected: any enclave would do");
     return error_hint(err, "give --eif FILE or --pcr (0, 1 with 2, or 8); --any-image if you must");
+}
+
+void client_warn_of_gaps(const struct attest_expect *expect, const struct attest_document *doc)
+{
+    fflush(stdout);
+    if (!attest_expect_names_image(expect))
+        fprintf(stderr, "capsule-cli: WARNING: no image was expected: this may be ANY enclave, "
+                        "with any code in it\n");
+    if (attest_document_is_debug(doc))
+        fprintf(stderr, "capsule-cli: WARNING: the enclave is in debug mode: its memory is open to "
+                        "its host\n");
 }
 
 /* The API's base64 with a line end or not, in place of the bytes. No document begins with ASCII. */
@@ -52,5 +64,6 @@ int client_check_binding(struct attest_expect *expect, const char *path, const u
     if (memcmp(stated, signer, sizeof(signer)) != 0)
         return client_rejected("user-data: the enclave's address is another one");
     fprintf(expect->lines, "ok: user-data\n");
+    client_warn_of_gaps(expect, &doc);
     return 0;
 }

@@ -19,7 +19,7 @@ static int create(const char *path, struct error *err)
     fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0) {
         error_sys(err, errno, "client: creating the key %s", path);
-        if (errno == EEXIST)
+        if (err->sys == EEXIST)
             error_hint(err, "leave out --new to use it, or remove it first");
         return -1;
     }

@@ -1,5 +1,6 @@
 #include "base/text.h"
 #include "cli/client_signer.h"
+#include "crypto/secp256k1.h"
 
 #include <getopt.h>
 #include <stdio.h>

@@ -1,5 +1,8 @@
 #include "cli/client_signer.h"
 
+#include "cli/client_peer.h"
+#include "crypto/secp256k1.h"
+
 #include <string.h>
 
 int client_signer_option(struct client_signer *signer, int option, const char *value,

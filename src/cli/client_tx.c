@@ -3,6 +3,7 @@
 #include "base/text.h"
 #include "cli/client_signer.h"
 #include "crypto/keccak.h"
+#include "crypto/secp256k1.h"
 
 #include <getopt.h>
 #include <stdio.h>
