@@ -10,14 +10,6 @@
 
 /* ---- keys ---- */
 
-static void put_hex(struct json_writer *w, const char *key, struct slice bytes)
-{
-    AUTO_FREE char *text = hex_encode_dup("0x", bytes);
-
-    json_put_key(w, key);
-    json_put_cstr(w, text);
-}
-
 void handle_eth_address(struct api_request *req, void *arg)
 {
     const struct capsule_api *api = arg;
@@ -27,7 +19,8 @@ void handle_eth_address(struct api_request *req, void *arg)
     json_put_object(&w);
     json_put_key(&w, "address");
     json_put_cstr(&w, api->keys.address);
-    put_hex(&w, "public_key", slice_of(api->keys.eth_point, K256_POINT_LEN));
+    json_put_key(&w, "public_key");
+    json_put_hex(&w, "0x", slice_of(api->keys.eth_point, K256_POINT_LEN));
     json_put_object_end(&w);
     api_reply_json(req, 200, &body);
 }
@@ -46,7 +39,8 @@ void handle_public_key(struct api_request *req, void *arg)
         return;
     }
     json_put_object(&w);
-    put_hex(&w, "public_key_der", slice_of(spki, sizeof(spki)));
+    json_put_key(&w, "public_key_der");
+    json_put_hex(&w, "0x", slice_of(spki, sizeof(spki)));
     json_put_key(&w, "public_key_pem");
     json_put_text(&w, buf_slice(&pem));
     json_put_object_end(&w);
@@ -122,8 +116,8 @@ static const struct api_route primary_routes[] = {
     {"GET", "/v1/encryption/public_key", handle_public_key},
     {"GET", "/v1/random", handle_random},
     {"POST", ATTESTATION_PATH, handle_attestation},
-    {"POST", "/v1/eth/sign", handle_later},
-    {"POST", "/v1/eth/sign-tx", handle_later},
+    {"POST", "/v1/eth/sign", handle_eth_sign},
+    {"POST", "/v1/eth/sign-tx", handle_eth_sign_tx},
     {"POST", "/v1/encryption/decrypt", handle_later},
     {"POST", "/v1/encryption/encrypt", handle_later},
     {"POST", "/v1/s3/get", handle_no_s3},
