@@ -63,12 +63,25 @@ struct k256_key *__wrap_k256_key_draw(const struct entropy *from, struct error *
 struct p384_key *__real_p384_key_draw(const struct entropy *from, struct error *err);
 struct p384_key *__wrap_p384_key_draw(const struct entropy *from, struct error *err);
 
+/* Each is used once and then lies nowhere but in the key. */
 struct k256_key *__wrap_k256_key_draw(const struct entropy *from, struct error *err)
 {
-    return eth.len ? k256_key_from_bytes(eth.ptr) : __real_k256_key_draw(from, err);
+    struct k256_key *key;
+
+    if (eth.len == 0)
+        return __real_k256_key_draw(from, err);
+    key = k256_key_from_bytes(eth.ptr);
+    buf_free(&eth);
+    return key;
 }
 
 struct p384_key *__wrap_p384_key_draw(const struct entropy *from, struct error *err)
 {
-    return encryption.len ? p384_key_from_bytes(encryption.ptr) : __real_p384_key_draw(from, err);
+    struct p384_key *key;
+
+    if (encryption.len == 0)
+        return __real_p384_key_draw(from, err);
+    key = p384_key_from_bytes(encryption.ptr);
+    buf_free(&encryption);
+    return key;
 }
