@@ -696,10 +696,9 @@ static void work_done(struct pool_job *job)
     free(w);
 }
 
-void api_run(struct api_request *req, void *data, void (*run)(void *data),
-             void (*finish)(struct api_request *req, void *data), void (*drop)(void *data))
+void api_run_in(struct api_request *req, struct pool *pool, void *data, void (*run)(void *data),
+                void (*finish)(struct api_request *req, void *data), void (*drop)(void *data))
 {
-    const struct api_config *config = &req->server->config;
     struct work *w = xcalloc(1, sizeof(*w));
 
     *w = (struct work){.job = {.run = work_run, .done = work_done},
@@ -709,13 +708,19 @@ void api_run(struct api_request *req, void *data, void (*run)(void *data),
                        .run = run,
                        .finish = finish,
                        .drop = drop};
-    if (config->pool && pool_submit(config->pool, &w->job) == 0) {
+    if (pool && pool_submit(pool, &w->job) == 0) {
         req->work = w;
         if (req->client) /* it may have gone, where one piece of work follows another */
-            stream_set_timeout(req->client, config->work_ms);
+            stream_set_timeout(req->client, req->server->config.work_ms);
         return;
     }
     free(w);
     drop(data);
     fail(req, 503, "overloaded", "too many requests are waiting; try again");
+}
+
+void api_run(struct api_request *req, void *data, void (*run)(void *data),
+             void (*finish)(struct api_request *req, void *data), void (*drop)(void *data))
+{
+    api_run_in(req, req->server->config.pool, data, run, finish, drop);
 }
