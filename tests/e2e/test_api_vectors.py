@@ -129,6 +129,8 @@ def test_messages(fresh, row):
         assert base64.b64decode(answer["plaintext_base64"]) == bytes.fromhex(row["plaintext_hex"][2:])
         return
     assert s.post("/v1/encryption/decrypt", row["decrypt_request"]) == row["decrypt_response"]
+    if "encrypt_response_for_this_nonce" not in row:
+        return  # of the legacy length, which encrypt never makes
     body = {"plaintext": row["plaintext_utf8"], "client_public_key": CLIENTS[row["client"]]["public_spki_der"]}
     r = fresh(nonces=[row["gcm_nonce"]]).ask("POST", "/v1/encryption/encrypt", body)
     assert r.status == 200
