@@ -105,7 +105,7 @@ def against_nsm(stand, requests):
 
 def beside_attestations(stand, requests):
     """As with a device, whose work is not ours: it takes 2 ms for each, one after the other."""
-    stand.nsm("device 2000")
+    stand.nsm("device 2")
     for name, count in (("address", 4000), ("public_key", 4000), ("random", 4000), ("sign", 2000), ("encrypt", 300)):
         one = lambda: figure(CLIENT, "http", stand.port, 8, count, requests[name])
 
