@@ -7,23 +7,29 @@
 #include "codec/json.h"
 #include "crypto/pem.h"
 
-/* What goes to the NSM; lives from the handler to the reply. */
-struct attestation {
-    struct nsm *nsm;
-    bool has_nonce;
-    struct buf nonce, public_key, user_data;
-    struct buf document;
-    struct error err;
-    bool failed;
-};
+void attestation_init(struct attestation *a, const struct capsule_api *api)
+{
+    *a = (struct attestation){
+        .nsm = api->nsm,
+        .nonce = BUF(API_BODY_MAX),
+        .public_key = BUF(NSM_PUBLIC_KEY_MAX),
+        .user_data = BUF(API_BODY_MAX),
+        .document = BUF(NSM_ANSWER_MAX),
+    };
+}
 
-static void attestation_free(struct attestation *a)
+void attestation_release(struct attestation *a)
 {
     buf_free(&a->nonce);
     buf_free(&a->public_key);
     buf_free(&a->user_data);
     buf_free(&a->document);
-    free(a);
+}
+
+static void attestation_free(void *data)
+{
+    attestation_release(data);
+    free(data);
 }
 
 static void cleanup_attestation(struct attestation **a)
@@ -114,9 +120,7 @@ static int read_user_data(struct capsule_api *api, struct api_request *req, cons
             json_put_source(&w, member);
         }
     }
-    json_put_key(&w, "eth_addr");
-    json_put_cstr(&w, api->keys.address);
-    json_put_object_end(&w);
+    attestation_end_user_data(api, &w);
     if (w.failed || a->user_data.len > NSM_USER_DATA_MAX)
         return refuse_size(req, "user_data (with eth_addr, which the enclave adds)",
                            w.failed ? API_BODY_MAX : a->user_data.len, NSM_USER_DATA_MAX);
@@ -125,9 +129,15 @@ static int read_user_data(struct capsule_api *api, struct api_request *req, cons
 
 /* ---- asking the NSM ---- */
 
-static void ask(void *data)
+void attestation_end_user_data(const struct capsule_api *api, struct json_writer *w)
 {
-    struct attestation *a = data;
+    json_put_key(w, "eth_addr");
+    json_put_cstr(w, api->keys.address);
+    json_put_object_end(w);
+}
+
+void attestation_ask(struct attestation *a)
+{
     struct nsm_option nonce = {.present = a->has_nonce, .bytes = buf_slice(&a->nonce)};
     struct nsm_option key = {.present = true, .bytes = buf_slice(&a->public_key)};
     struct nsm_option user_data = {.present = true, .bytes = buf_slice(&a->user_data)};
@@ -135,21 +145,27 @@ static void ask(void *data)
     a->failed = nsm_attest(a->nsm, user_data, nonce, key, &a->document, &a->err) < 0;
 }
 
-static void finish(struct api_request *req, void *data)
+void attestation_fail(struct api_request *req, const struct attestation *a)
 {
-    CLEANUP(cleanup_attestation) struct attestation *a = data;
-
-    if (!a->failed)
-        api_reply(req, 200, "application/cbor", &a->document);
-    else if (a->err.kind == ERR_LIMIT || a->err.kind == ERR_INVALID)
+    if (a->err.kind == ERR_LIMIT || a->err.kind == ERR_INVALID)
         api_fail(req, 400, "attestation_input_too_large", a->err.msg);
     else
         api_fail(req, 500, "nsm_failure", a->err.msg);
 }
 
-static void drop(void *data)
+static void ask(void *data)
 {
-    attestation_free(data);
+    attestation_ask(data);
+}
+
+static void finish(struct api_request *req, void *data)
+{
+    CLEANUP(cleanup_attestation) struct attestation *a = data;
+
+    if (a->failed)
+        attestation_fail(req, a);
+    else
+        api_reply(req, 200, "application/cbor", &a->document);
 }
 
 void attestation_answer(struct capsule_api *api, struct api_request *req, struct slice body)
@@ -158,17 +174,13 @@ void attestation_answer(struct capsule_api *api, struct api_request *req, struct
     AUTO_JSON json_t *object = NULL;
     struct attestation *job;
 
-    a->nsm = api->nsm;
-    a->nonce = BUF(API_BODY_MAX);
-    a->public_key = BUF(NSM_PUBLIC_KEY_MAX);
-    a->user_data = BUF(API_BODY_MAX);
-    a->document = BUF(NSM_ANSWER_MAX);
+    attestation_init(a, api);
     if (read_object(req, body, &object) < 0 || read_nonce(req, object, a) < 0 ||
         read_public_key(api, req, object, a) < 0 || read_user_data(api, req, object, body, a) < 0)
         return;
     job = a;
     a = NULL;
-    api_run(req, job, ask, finish, drop);
+    api_run(req, job, ask, finish, attestation_free);
 }
 
 void handle_attestation(struct api_request *req, void *arg)

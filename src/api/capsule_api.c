@@ -9,14 +9,6 @@
 
 /* ---- keys ---- */
 
-static void put_hex(struct json_writer *w, const char *key, struct slice bytes)
-{
-    AUTO_FREE char *text = hex_encode_dup("0x", bytes);
-
-    json_put_key(w, key);
-    json_put_cstr(w, text);
-}
-
 void handle_eth_address(struct api_request *req, void *arg)
 {
     const struct capsule_api *api = arg;
@@ -26,7 +18,8 @@ void handle_eth_address(struct api_request *req, void *arg)
     json_put_object(&w);
     json_put_key(&w, "address");
     json_put_cstr(&w, api->keys.address);
-    put_hex(&w, "public_key", slice_of(api->keys.eth_point, K256_POINT_LEN));
+    json_put_key(&w, "public_key");
+    json_put_hex(&w, "0x", slice_of(api->keys.eth_point, K256_POINT_LEN));
     json_put_object_end(&w);
     api_reply_json(req, 200, &body);
 }
@@ -45,7 +38,8 @@ void handle_public_key(struct api_request *req, void *arg)
         return;
     }
     json_put_object(&w);
-    put_hex(&w, "public_key_der", slice_of(spki, sizeof(spki)));
+    json_put_key(&w, "public_key_der");
+    json_put_hex(&w, "0x", slice_of(spki, sizeof(spki)));
     json_put_key(&w, "public_key_pem");
     json_put_text(&w, buf_slice(&pem));
     json_put_object_end(&w);
@@ -54,23 +48,13 @@ void handle_public_key(struct api_request *req, void *arg)
 
 /* ---- the table ---- */
 
-/* Part of the interface, but not of this version: said so, instead of a 404 that hides a typo. */
-static void handle_later(struct api_request *req, void *arg)
-{
-    char text[128];
-
-    (void)arg;
-    snprintf(text, sizeof(text), "%.64s is not available in this version", api_path(req));
-    api_fail(req, 501, "not_available", text);
-}
-
 static const struct api_route primary_routes[] = {
     {"GET", "/v1/eth/address", handle_eth_address},
     {"GET", "/v1/encryption/public_key", handle_public_key},
     {"GET", "/v1/random", handle_random},
     {"POST", ATTESTATION_PATH, handle_attestation},
-    {"POST", "/v1/eth/sign", handle_later},
-    {"POST", "/v1/eth/sign-tx", handle_later},
+    {"POST", "/v1/eth/sign", handle_eth_sign},
+    {"POST", "/v1/eth/sign-tx", handle_eth_sign_tx},
     {"POST", "/v1/encryption/decrypt", handle_decrypt},
     {"POST", "/v1/encryption/encrypt", handle_encrypt},
     {"POST", "/v1/s3/get", handle_no_s3},

@@ -405,6 +405,32 @@ void json_put_cstr(struct json_writer *w, const char *text)
     json_put_text(w, slice_str(text));
 }
 
+void json_put_hex(struct json_writer *w, const char *prefix, struct slice bytes)
+{
+    uint8_t *to;
+
+    before_value(w);
+    put(w, "\"", 1);
+    put(w, prefix, strlen(prefix));
+    to = w->failed || bytes.len > SIZE_MAX / 2 ? NULL : buf_reserve(w->out, 2 * bytes.len);
+    if (!to) {
+        w->failed = true;
+        return;
+    }
+    hex_encode(bytes, (char *)to); /* a buf always has room for the NUL */
+    w->out->len += 2 * bytes.len;
+    put(w, "\"", 1);
+}
+
+void json_put_base64(struct json_writer *w, struct slice bytes)
+{
+    before_value(w);
+    put(w, "\"", 1);
+    if (!w->failed && base64_encode(bytes, w->out) < 0)
+        w->failed = true;
+    put(w, "\"", 1);
+}
+
 static void put_word(struct json_writer *w, const char *word)
 {
     before_value(w);

@@ -76,6 +76,10 @@ void json_put_key(struct json_writer *w, const char *key);
 /* The text must be UTF-8. */
 void json_put_text(struct json_writer *w, struct slice text);
 void json_put_cstr(struct json_writer *w, const char *text);
+/* Bytes as a string of lower-case hex after `prefix` ("" or "0x"). */
+void json_put_hex(struct json_writer *w, const char *prefix, struct slice bytes);
+/* Bytes as a string of standard base64. */
+void json_put_base64(struct json_writer *w, struct slice bytes);
 void json_put_uint(struct json_writer *w, uint64_t value);
 void json_put_int(struct json_writer *w, int64_t value);
 void json_put_bool(struct json_writer *w, bool value);

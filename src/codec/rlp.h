@@ -20,11 +20,16 @@ bool rlp_read_integer(struct reader *r, size_t max_len, struct slice *out) MUST_
 /* A list begins here (true) or a string, or nothing (false). For items of either kind. */
 bool rlp_at_list(const struct reader *r);
 
+/* The string that a big-endian integer is: its bytes without leading zeros. */
+struct slice rlp_integer(struct slice big_endian);
+
+/* How many bytes the encoding takes. */
+size_t rlp_string_size(struct slice bytes);
+size_t rlp_list_size(size_t payload_len);
+
 /* These append; -1, with nothing appended, when the buf is full. */
 int rlp_put_string(struct buf *out, struct slice bytes) MUST_USE;
-/* Leading zeros are left out. */
-int rlp_put_integer(struct buf *out, struct slice big_endian) MUST_USE;
-/* `payload` is the encoded items one after another. */
-int rlp_put_list(struct buf *out, struct slice payload) MUST_USE;
+/* The head of a list; its items, `payload_len` encoded bytes, come next. */
+int rlp_put_list_head(struct buf *out, size_t payload_len) MUST_USE;
 
 #endif
