@@ -179,7 +179,7 @@ int p384_point_from_spki(struct slice der, uint8_t *point, struct error *err)
                          "not a P-384 public key in the form of a DER SubjectPublicKeyInfo");
     read = read_point(sec1, NULL);
     if (!read)
-        return error_set(err, ERR_INVALID, "the point is not on the curve P-384");
+        return error_set(err, ERR_INVALID, "not a point on the curve P-384");
     ossl_must(EC_POINT_point2oct(curve(), read, POINT_CONVERSION_UNCOMPRESSED, point,
                                  P384_POINT_LEN, NULL) == P384_POINT_LEN);
     EC_POINT_free(read);
