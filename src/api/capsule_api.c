@@ -4,7 +4,6 @@
 #include "base/text.h"
 #include "codec/json.h"
 
-#include <stdio.h>
 #include <unistd.h>
 
 /* ---- keys ---- */
