@@ -41,7 +41,6 @@ int http_target_set(struct http_target *target, const struct subcommand *cmd, co
 
     if (bad) {
         error_set(err, ERR_USAGE, "%s: not a URL: %s", cmd->name, curl_url_strerror(bad));
-        error_hint(err, "give http://HOST:PORT or https://HOST:PORT");
     } else if (curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0) ||
                (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0)) {
         error_set(err, ERR_USAGE, "%s: the URL is neither http nor https", cmd->name);
@@ -56,6 +55,8 @@ int http_target_set(struct http_target *target, const struct subcommand *cmd, co
                   ? 0
                   : error_set(err, ERR_INTERNAL, "%s: cannot use the URL", cmd->name);
     }
+    if (ret < 0)
+        error_hint(err, "give http://HOST:PORT or https://HOST:PORT");
     curl_free(path);
     curl_free(scheme);
     curl_url_cleanup(parts);
