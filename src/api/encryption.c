@@ -236,15 +236,6 @@ static void seal_message(void *data)
         p384_box_seal(m->api->keys.encryption, m->peer, m->nonce, m->plaintext, &m->sealed) < 0;
 }
 
-/* Hex without 0x, unlike all other routes. */
-static void put_hex(struct json_writer *w, const char *key, struct slice bytes)
-{
-    AUTO_FREE char *text = hex_encode_dup("", bytes);
-
-    json_put_key(w, key);
-    json_put_cstr(w, text);
-}
-
 static void sealed(struct api_request *req, void *data)
 {
     AUTO_MESSAGE struct message *m = data;
@@ -253,10 +244,14 @@ static void sealed(struct api_request *req, void *data)
     uint8_t spki[P384_SPKI_LEN];
 
     p384_point_spki(m->api->keys.encryption_point, spki);
+    /* Hex without 0x, unlike all other routes. */
     json_put_object(&w);
-    put_hex(&w, "encrypted_data", buf_slice(&m->sealed));
-    put_hex(&w, "enclave_public_key", slice_of(spki, sizeof(spki)));
-    put_hex(&w, "nonce", slice_of(m->nonce, sizeof(m->nonce)));
+    json_put_key(&w, "encrypted_data");
+    json_put_hex(&w, "", buf_slice(&m->sealed));
+    json_put_key(&w, "enclave_public_key");
+    json_put_hex(&w, "", slice_of(spki, sizeof(spki)));
+    json_put_key(&w, "nonce");
+    json_put_hex(&w, "", slice_of(m->nonce, sizeof(m->nonce)));
     json_put_object_end(&w);
     if (m->failed || w.failed)
         api_fail(req, 500, "internal", "the message could not be sealed");

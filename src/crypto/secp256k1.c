@@ -3,6 +3,7 @@
 #include "crypto/ossl.h"
 #include "crypto/pem.h"
 
+#include <openssl/crypto.h>
 #include <secp256k1.h>
 #include <secp256k1_recovery.h>
 
@@ -17,8 +18,7 @@ void k256_key_free(struct k256_key *key)
     if (!key)
         return;
     secp256k1_context_destroy(key->ctx);
-    mem_wipe(key, sizeof(*key));
-    free(key);
+    OPENSSL_secure_clear_free(key, sizeof(*key));
 }
 
 /* Blinding protects the scalar from side channels; without kernel randomness nothing is safe. */
@@ -35,10 +35,11 @@ static secp256k1_context *blinded_context(void)
 
 struct k256_key *k256_key_from_bytes(const uint8_t *secret)
 {
-    struct k256_key *key = xcalloc(1, sizeof(*key));
+    struct k256_key *key = OPENSSL_secure_zalloc(sizeof(*key));
     size_t len = K256_POINT_LEN;
     secp256k1_pubkey pub;
 
+    ossl_must(key != NULL);
     key->ctx = blinded_context();
     if (!secp256k1_ec_seckey_verify(key->ctx, secret) ||
         !secp256k1_ec_pubkey_create(key->ctx, &pub, secret)) {
@@ -102,6 +103,14 @@ int k256_sign(const struct k256_key *key, const uint8_t *digest, uint8_t *out)
         secp256k1_ecdsa_recoverable_signature_serialize_compact(key->ctx, out, &parity, &sig));
     out[K256_SIGNATURE_LEN - 1] = (uint8_t)parity;
     return parity > 1 ? -1 : 0;
+}
+
+bool k256_signature_is_high(const uint8_t *signature)
+{
+    secp256k1_ecdsa_signature plain;
+
+    return secp256k1_ecdsa_signature_parse_compact(secp256k1_context_static, &plain, signature) &&
+           secp256k1_ecdsa_signature_normalize(secp256k1_context_static, NULL, &plain);
 }
 
 int k256_recover(const uint8_t *digest, const uint8_t *signature, uint8_t *point)

@@ -39,6 +39,8 @@ int k256_point_pem(const uint8_t *point, struct buf *out) MUST_USE;
  * r was reduced, which yParity cannot express. Threads may share the key.
  */
 int k256_sign(const struct k256_key *key, const uint8_t *digest, uint8_t *out) MUST_USE;
+/* True when s is above n/2: the twin of a valid signature, which EIP-2 forbids. */
+bool k256_signature_is_high(const uint8_t *signature) MUST_USE;
 /*
  * The point of the key that made the signature (SEC 1 section 4.1.6); writes K256_POINT_LEN bytes.
  * -1 when r or s is out of range, s above n/2 (EIP-2), the last byte not 0 or 1, or there is no

@@ -12,7 +12,7 @@ from conftest import APPS, BIN
 
 ETH = bytes.fromhex(vectors("eth")["keys"][2]["private_key"][2:])
 BOX = bytes.fromhex(vectors("encryption")["keys"][0]["private_scalar"][2:])
-INJECTION = ["inject_read", "inject_wipe", "__wrap_k256_key_draw", "__wrap_p384_key_draw"]
+INJECTION = ["inject_read", "inject_wipe", "__wrap_k256_key_draw", "__wrap_p384_key_draw", "__wrap_reservoir_take"]
 
 
 def symbols(file):
