@@ -49,6 +49,8 @@ int client_check_binding(struct attest_expect *expect, const char *path, const u
 
 /* Appends a file, or standard input for "-"; out->max is the limit. */
 int client_read(const char *path, const char *what, struct buf *out, struct error *err);
+/* ERR_USAGE when both, which may be NULL, are "-": standard input can be read only once. */
+int client_one_stdin(const char *a, const char *b, struct error *err);
 /* Writes to a file that appears whole, or to standard output when `path` is NULL or "-". */
 int client_write(const char *path, struct slice bytes, mode_t mode, struct error *err);
 

@@ -108,5 +108,7 @@ int client_decrypt(int argc, char **argv, struct error *err)
                                "decrypt wants --peer, the file that client attest -o made, and "
                                "--key, the private key that the message is for");
     r.input = argv[optind];
+    if (client_one_stdin(r.input, r.sent, err) < 0)
+        return -1;
     return decrypt(&r, err);
 }

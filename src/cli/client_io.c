@@ -18,6 +18,13 @@ int client_read(const char *path, const char *what, struct buf *out, struct erro
     return 0;
 }
 
+int client_one_stdin(const char *a, const char *b, struct error *err)
+{
+    if (a && b && strcmp(a, "-") == 0 && strcmp(b, "-") == 0)
+        return cli_usage_error(&cmd_client, NULL, err, "standard input can be read only once");
+    return 0;
+}
+
 int client_write(const char *path, struct slice bytes, mode_t mode, struct error *err)
 {
     int ret = !path || strcmp(path, "-") == 0

@@ -27,36 +27,40 @@ static int read_user_data(const struct attest_document *doc, json_t **out, struc
     return 0;
 }
 
+static int stated_address(const json_t *object, uint8_t *address, struct error *err)
+{
+    int found = optional_address(object, "eth_addr", address, err);
+
+    if (found == 0)
+        return error_set(err, ERR_INVALID, "the document's user data has no eth_addr");
+    return found < 0 ? -1 : 0;
+}
+
 int client_address_of_document(const struct attest_document *doc, uint8_t *address,
                                struct error *err)
 {
     AUTO_JSON json_t *object = NULL;
-    int found;
 
     if (read_user_data(doc, &object, err) < 0)
         return -1;
-    found = optional_address(object, "eth_addr", address, err);
-    if (found == 0)
-        return error_set(err, ERR_INVALID, "the document's user data has no eth_addr");
-    return found < 0 ? -1 : 0;
+    return stated_address(object, address, err);
 }
 
 int client_keys_of_document(const struct attest_document *doc, struct client_keys *out,
                             struct error *err)
 {
     AUTO_JSON json_t *object = NULL;
-    int found;
+    int wallet;
 
     if (!doc->public_key.present)
         return error_set(err, ERR_INVALID, "the document has no public key");
     if (p384_point_from_spki(doc->public_key.bytes, out->encryption_point, err) < 0)
         return error_wrap(err, "the document's public key");
-    if (client_address_of_document(doc, out->eth_address, err) < 0 ||
-        read_user_data(doc, &object, err) < 0)
+    if (read_user_data(doc, &object, err) < 0 || stated_address(object, out->eth_address, err) < 0)
         return -1;
-    found = optional_address(object, "app_wallet", out->app_wallet, err);
-    out->has_app_wallet = found > 0;
-    return found < 0 ? -1 : 0;
+    wallet = optional_address(object, "app_wallet", out->app_wallet, err);
+    out->has_app_wallet = wallet > 0;
+    return wallet < 0 ? -1 : 0;
 }
 
 /* ---- the peer file ---- */

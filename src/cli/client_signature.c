@@ -86,7 +86,7 @@ static int parse(struct request *r, int argc, char **argv, struct error *err)
     if (!r->signer.peer && !client_signer_is_given(&r->signer))
         return cli_usage_error(&cmd_client, argv, err,
                                "say who should have signed: --peer, --address or --attestation");
-    return 0;
+    return client_one_stdin(r->file, r->signer.attestation, err);
 }
 
 int client_verify_signature(int argc, char **argv, struct error *err)

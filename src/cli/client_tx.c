@@ -171,7 +171,7 @@ static int parse(struct request *r, int argc, char **argv, struct error *err)
         return cli_usage_error(&cmd_client, argv, err,
                                "verify-tx wants one transaction in hex, or - for standard input");
     r->raw = argv[optind];
-    return 0;
+    return client_one_stdin(r->raw, r->signer.attestation, err);
 }
 
 int client_verify_tx(int argc, char **argv, struct error *err)

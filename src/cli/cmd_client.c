@@ -51,7 +51,7 @@ const struct subcommand cmd_client = {
         "      --pem              print PEM instead\n"
         "\n"
         "client encrypt --peer PEER [--key FILE] [-o FILE] FILE|-\n"
-        "  Encrypts up to 5 MiB to the enclave of PEER and prints the body for\n"
+        "  Encrypts up to 5242608 bytes to the enclave of PEER and prints the body for\n"
         "  POST /v1/encryption/decrypt.\n"
         "      --key FILE         be the owner of this private key, and so able to read an answer;\n"
         "                         default: a key for this message only, which nobody keeps\n"

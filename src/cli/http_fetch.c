@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/strv.h"
 #include "config.h"
+#include "crypto/pem.h"
 
 #include <curl/curl.h>
 #include <jansson.h>
@@ -77,9 +78,16 @@ bool http_target_option(struct http_target *target, int option, const char *valu
 /* The files of --cacert one after another: curl takes only one, or bytes. */
 static int load_cacerts(const struct http_target *target, struct buf *out, struct error *err)
 {
-    for (char **file = target->cacerts; file && *file; file++)
-        if (file_read(*file, out, err) < 0 || buf_append_byte(out, '\n') < 0)
-            return error_wrap(err, "--cacert");
+    for (char **file = target->cacerts; file && *file; file++) {
+        AUTO_BUF struct buf text = BUF(CACERTS_MAX), der = BUF(CACERTS_MAX);
+
+        if (file_read(*file, &text, err) < 0 ||
+            pem_decode("CERTIFICATE", buf_slice(&text), &der, err) < 0)
+            return error_wrap(err, "--cacert %s: not a readable file of PEM certificates", *file);
+        if (buf_append(out, text.ptr, text.len) < 0 || buf_append_byte(out, '\n') < 0)
+            return error_set(err, ERR_LIMIT, "--cacert: more than %zu bytes of certificates",
+                             out->max);
+    }
     return 0;
 }
 
@@ -165,7 +173,7 @@ int http_post_json(const struct http_target *target, struct slice request, const
     else
         ret = 0;
     if (bad == CURLE_PEER_FAILED_VERIFICATION)
-        error_hint(err, "give the certificate of its issuer with --cacert");
+        error_hint(err, "a private certificate authority is trusted with --cacert FILE");
     curl_easy_cleanup(curl);
     curl_slist_free_all(headers);
     return ret;
