@@ -336,7 +336,11 @@ func seal(own *ecdsa.PrivateKey, peer *ecdsa.PublicKey, plaintext []byte) (*Seal
 }
 
 // unseal returns the plaintext of a reply of /v1/encryption/encrypt.
-func unseal(own *ecdsa.PrivateKey, peer *ecdsa.PublicKey, reply *Sealed) ([]byte, error) {
+func unseal(own *ecdsa.PrivateKey, peer *ecdsa.PublicKey, request, reply *Sealed) ([]byte, error) {
+	// One key seals both directions, so our own message would open as well.
+	if strings.EqualFold(reply.Nonce, request.Nonce) {
+		return nil, errors.New("the reply is our own message, sent back")
+	}
 	refused := errors.New("the reply was not sealed by the attested key")
 	nonce, err := hex.DecodeString(reply.Nonce)
 	if err != nil || len(nonce) != 12 {
@@ -427,7 +431,7 @@ func run(rootFile, attestation, app, message string, pcrs map[int][]byte) error 
 	if err := post(app, request, &sealed); err != nil {
 		return err
 	}
-	plaintext, err := unseal(own, enclaveKey, &sealed)
+	plaintext, err := unseal(own, enclaveKey, request, &sealed)
 	if err != nil {
 		return err
 	}

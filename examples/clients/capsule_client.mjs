@@ -167,9 +167,11 @@ function seal(own, peerSpki, plaintext) {
 }
 
 /** The plaintext of a reply of /v1/encryption/encrypt. */
-function unseal(own, peerSpki, reply) {
+function unseal(own, peerSpki, request, reply) {
+  const nonce = Buffer.from(String(reply.nonce), 'hex');
+  // One key seals both directions, so our own message would open as well.
+  if (nonce.equals(Buffer.from(request.nonce, 'hex'))) throw new Refused('the reply is our own message, sent back');
   try {
-    const nonce = Buffer.from(reply.nonce, 'hex');
     const sealed = Buffer.from(reply.encrypted_data, 'hex');
     const gcm = crypto.createDecipheriv('aes-256-gcm', messageKey(own, peerSpki, nonce), nonce, { authTagLength: 16 });
     gcm.setAuthTag(sealed.subarray(-16));
@@ -201,8 +203,9 @@ async function main() {
 
   const own = crypto.createECDH('secp384r1');
   own.generateKeys();
-  const sealed = await post(args.app, seal(own, enclaveKey, positionals[0]));
-  const reply = JSON.parse(unseal(own, enclaveKey, JSON.parse(sealed.toString())).toString());
+  const request = seal(own, enclaveKey, positionals[0]);
+  const sealed = JSON.parse((await post(args.app, request)).toString());
+  const reply = JSON.parse(unseal(own, enclaveKey, request, sealed).toString());
   console.log('reply:', reply.message);
 
   // EIP-191; the signature is r || s || yParity.

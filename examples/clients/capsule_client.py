@@ -127,10 +127,13 @@ def seal(own, peer, plaintext):
             "encrypted_data": message_key(own, peer, nonce).encrypt(nonce, plaintext, None).hex()}
 
 
-def unseal(own, peer, reply):
+def unseal(own, peer, request, reply):
     """The plaintext of a reply of /v1/encryption/encrypt."""
     try:
         nonce = bytes.fromhex(reply["nonce"])
+        # One key seals both directions, so our own message would open as well.
+        if nonce == bytes.fromhex(request["nonce"]):
+            raise Refused("the reply is our own message, sent back")
         return message_key(own, peer, nonce).decrypt(nonce, bytes.fromhex(reply["encrypted_data"]), None)
     except (InvalidTag, KeyError, TypeError, ValueError):
         raise Refused("the reply was not sealed by the attested key") from None
@@ -170,7 +173,8 @@ def main():
         print("attested:", address)
 
         own = ec.generate_private_key(ec.SECP384R1())
-        reply = json.loads(unseal(own, enclave_key, json.loads(post(args.app, seal(own, enclave_key, args.message.encode())))))
+        request = seal(own, enclave_key, args.message.encode())
+        reply = json.loads(unseal(own, enclave_key, request, json.loads(post(args.app, request))))
         print("reply:", reply["message"])
 
         if signer(reply["message"], reply["signature"]) != address:

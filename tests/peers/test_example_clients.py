@@ -132,5 +132,17 @@ def test_a_forged_reply_is_refused(client, live, between):
     refused(run(client, live, app=between(live.url("/cgi-bin/sealed", APP), forge)), "not sealed by the attested key")
 
 
+def test_our_own_message_is_no_reply(client, live, between):
+    sent = []
+
+    def keep(body):
+        sent.append(json.loads(body))
+        return body
+
+    def send_back(raw):
+        return json.dumps({name: value.upper() for name, value in sent[-1].items()}).encode()
+    refused(run(client, live, app=between(live.url("/cgi-bin/sealed", APP), send_back, keep)), "our own message, sent back")
+
+
 def test_nobody_there(client, live):
     refused(run(client, live, attestation="http://127.0.0.1:1/"), "127.0.0.1:1")
