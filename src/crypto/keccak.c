@@ -25,8 +25,11 @@ static void permute(uint64_t a[25])
     uint64_t b[25], c[5], d[5];
 
     for (unsigned int round = 0; round < ROUNDS; round++) {
-        for (unsigned int x = 0; x < 5; x++)
-            c[x] = a[x] ^ a[x + 5] ^ a[x + 10] ^ a[x + 15] ^ a[x + 20];
+        c[0] = a[0] ^ a[5] ^ a[10] ^ a[15] ^ a[20];
+        c[1] = a[1] ^ a[6] ^ a[11] ^ a[16] ^ a[21];
+        c[2] = a[2] ^ a[7] ^ a[12] ^ a[17] ^ a[22];
+        c[3] = a[3] ^ a[8] ^ a[13] ^ a[18] ^ a[23];
+        c[4] = a[4] ^ a[9] ^ a[14] ^ a[19] ^ a[24];
         d[0] = c[4] ^ rotl(c[1], 1);
         d[1] = c[0] ^ rotl(c[2], 1);
         d[2] = c[1] ^ rotl(c[3], 1);
