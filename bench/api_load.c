@@ -10,18 +10,18 @@
  *   api_load crypto sign|seal|open COUNT    the same work without HTTP, in one thread
  *   api_load nsm COUNT CA                   attestation documents straight from the soft NSM
  *
- * All but the servers print a line: how many per second, and the median and the 99th percentile of
- * what one took in us. Each connection has one request under way and is kept alive.
+ * All but the servers print a line: how many per second, the median and the 99th percentile of what
+ * one took in us, and how many per second of this process's own processor time. Each connection has
+ * one request under way and is kept alive.
  */
 #include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "crypto/eth.h"
 #include "crypto/p384_box.h"
 #include "crypto/secp256k1.h"
 #include "nsm/soft.h"
-
-#include "base/file.h"
-#include "base/log.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -53,13 +53,27 @@ static int compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static void report(double *took_us, size_t count, int64_t started_ns)
+struct stopwatch {
+    int64_t wall_ns, cpu_ns;
+};
+
+static struct stopwatch now(void)
 {
-    double seconds = (double)(clock_mono_ns() - started_ns) / 1e9;
+    struct timespec cpu;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+    return (struct stopwatch){clock_mono_ns(), cpu.tv_sec * 1000000000 + cpu.tv_nsec};
+}
+
+static void report(double *took_us, size_t count, struct stopwatch started)
+{
+    struct stopwatch end = now();
+    double each = (double)count * 1e9;
 
     qsort(took_us, count, sizeof(*took_us), compare);
-    printf("%.1f %.1f %.1f\n", (double)count / seconds, took_us[count / 2],
-           took_us[count - 1 - count / 100]);
+    printf("%.1f %.1f %.1f %.1f\n", each / (double)(end.wall_ns - started.wall_ns),
+           took_us[count / 2], took_us[count - 1 - count / 100],
+           each / (double)(end.cpu_ns - started.cpu_ns));
 }
 
 /* ---- the empty handler ---- */
@@ -182,10 +196,10 @@ static void run(struct load *l, const char *port, int connections)
 static void measure(const struct slice *requests, size_t kinds, char **argv)
 {
     struct load l = {.requests = requests, .kinds = kinds, .count = (size_t)atol(argv[2])};
-    int64_t started;
+    struct stopwatch started;
 
     l.took_us = xcalloc(l.count, sizeof(*l.took_us));
-    started = clock_mono_ns();
+    started = now();
     run(&l, argv[0], atoi(argv[1]));
     report(l.took_us, l.count, started);
     free(l.took_us);
@@ -295,7 +309,7 @@ static void do_open(struct keys *k)
 static void time_each(void (*once)(struct keys *), struct keys *k, size_t count)
 {
     double *took_us = xcalloc(count, sizeof(*took_us));
-    int64_t started = clock_mono_ns();
+    struct stopwatch started = now();
 
     for (size_t i = 0; i < count; i++) {
         int64_t before = clock_mono_ns();
@@ -341,7 +355,7 @@ static void measure_nsm(size_t count, const char *ca)
     struct nsm_request r = {.op = NSM_ATTESTATION,
                             .user_data = nsm_option_of(slice_of(key, 57)),
                             .public_key = nsm_option_of(slice_of(key, sizeof(key)))};
-    int64_t started = clock_mono_ns();
+    struct stopwatch started = now();
 
     if (!soft || nsm_request_encode(&r, &request, &err) < 0)
         fail(err.msg);
