@@ -37,6 +37,7 @@ class Stand:
         inject = directory / "inject"
         inject.write_text("\n".join(lines).replace("0x", ""))
         self.log = directory / "stand.log"
+        self.ended = False
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [APPS / "api_stand", "--ca", directory / "ca", "--inject", inject, *map(str, args)],
@@ -75,12 +76,13 @@ class Stand:
 
     def end_api(self):
         """SIGTERM; the process stays to be looked at."""
+        self.ended = True
         self.process.send_signal(signal.SIGTERM)
         assert self.process.stdout.readline() == "keys freed\n", self.log.read_text()
 
     def stop(self):
         """Ends it for good and returns its log."""
-        if self.process.poll() is None:
+        if self.process.poll() is None and not self.ended:
             self.process.send_signal(signal.SIGTERM)
         self.process.communicate(timeout=30)
         text = self.log.read_text()

@@ -3,15 +3,20 @@
 #define CAPSULE_API_INTERNAL_H
 
 #include "api/capsule_api.h"
+#include "api/loop_pool.h"
+#include "api/replay.h"
+#include "api/reservoir.h"
 #include "codec/json.h"
-
-#include <event2/event.h>
 
 struct capsule_api {
     struct api_keys keys;
     struct nsm *nsm;
-    struct pool *pool;
-    struct event *pool_ready;
+    /* Kept apart, so that no kind of work makes another wait: what the NSM does, what it has done
+       ahead, and what needs a processor. */
+    struct loop_pool nsm_pool;
+    struct reservoir *reservoir;
+    struct loop_pool crypto_pool;
+    struct replay *replay;
     struct api_server *primary, *aux;
 };
 
@@ -25,6 +30,8 @@ void handle_eth_sign_tx(struct api_request *req, void *arg);
 void handle_public_key(struct api_request *req, void *arg);
 void handle_random(struct api_request *req, void *arg);
 void handle_attestation(struct api_request *req, void *arg);
+void handle_decrypt(struct api_request *req, void *arg);
+void handle_encrypt(struct api_request *req, void *arg);
 void handle_no_s3(struct api_request *req, void *arg);
 void handle_no_kms(struct api_request *req, void *arg);
 void handle_no_wallet(struct api_request *req, void *arg);
@@ -51,6 +58,16 @@ void attestation_fail(struct api_request *req, const struct attestation *a);
 
 /* Answers a request for an attestation whose JSON is `body`. */
 void attestation_answer(struct capsule_api *api, struct api_request *req, struct slice body);
+
+/*
+ * Calls use(req, data, bytes) with `len` fresh bytes of the NSM, at most RANDOM_DRAW_MAX, now or
+ * once they are there; they are wiped afterwards. When there are none the request is answered and
+ * `drop(data)` is called instead.
+ */
+#define RANDOM_DRAW_MAX 32
+void random_draw(struct capsule_api *api, struct api_request *req, size_t len, void *data,
+                 void (*use)(struct api_request *req, void *data, const uint8_t *bytes),
+                 void (*drop)(void *data));
 
 /* The Aux API's route table and header hook. */
 extern const struct api_route aux_routes[];

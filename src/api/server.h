@@ -82,5 +82,9 @@ void api_fail(struct api_request *req, int status, const char *code, const char 
  */
 void api_run(struct api_request *req, void *data, void (*run)(void *data),
              void (*finish)(struct api_request *req, void *data), void (*drop)(void *data));
+/* The same in another pool than config.pool. NULL, for one that has ended, refuses as a full one.
+ */
+void api_run_in(struct api_request *req, struct pool *pool, void *data, void (*run)(void *data),
+                void (*finish)(struct api_request *req, void *data), void (*drop)(void *data));
 
 #endif

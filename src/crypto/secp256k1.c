@@ -3,6 +3,7 @@
 #include "crypto/ossl.h"
 #include "crypto/pem.h"
 
+#include <openssl/crypto.h>
 #include <secp256k1.h>
 #include <secp256k1_recovery.h>
 
@@ -17,8 +18,7 @@ void k256_key_free(struct k256_key *key)
     if (!key)
         return;
     secp256k1_context_destroy(key->ctx);
-    mem_wipe(key, sizeof(*key));
-    free(key);
+    OPENSSL_secure_clear_free(key, sizeof(*key));
 }
 
 /* Blinding protects the scalar from side channels; without kernel randomness nothing is safe. */
@@ -35,10 +35,11 @@ static secp256k1_context *blinded_context(void)
 
 struct k256_key *k256_key_from_bytes(const uint8_t *secret)
 {
-    struct k256_key *key = xcalloc(1, sizeof(*key));
+    struct k256_key *key = OPENSSL_secure_zalloc(sizeof(*key));
     size_t len = K256_POINT_LEN;
     secp256k1_pubkey pub;
 
+    ossl_must(key != NULL);
     key->ctx = blinded_context();
     if (!secp256k1_ec_seckey_verify(key->ctx, secret) ||
         !secp256k1_ec_pubkey_create(key->ctx, &pub, secret)) {

@@ -125,6 +125,8 @@ def test_body_at_the_limit_and_one_more(stand, path, member, step):
             pieces = [body[i:i + step] for i in range(0, len(body), step)]
             body = b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in pieces) + b"0\r\n\r\n"
             r = stand.ask("POST", path, body, "Transfer-Encoding: chunked")
+        elif extra:  # refused by its length alone
+            r = stand.ask("POST", path, body[:1000], f"Content-Length: {len(body)}")
         else:
             r = stand.ask("POST", path, body)
         if extra:

@@ -1,7 +1,8 @@
 /*
  * The Capsule API and the Aux API with fixed keys and an NSM that fails on command, for the
  * end-to-end tests and benchmarks.
- * Usage: api_stand [--inject FILE] [--ca DIR] [--aux-ms N] [--nsm COMMAND] [-v]
+ * Usage: api_stand [--inject FILE] [--ca DIR] [--aux-ms N] [--replay-max N]
+ *                  [--nsm COMMAND] [-v]
  * Prints a line "API-PORT AUX-PORT" and then one for each line of standard input, which is a
  * command of fault_nsm.h, as is --nsm for the start. SIGTERM ends the API as the runtime does,
  * wipes the injected secrets, prints "keys freed" and leaves the process for inspection until its
@@ -31,11 +32,10 @@ struct options {
 
 static int parse(int argc, char **argv, struct options *o)
 {
-    static const struct option known[] = {{"inject", required_argument, NULL, 'i'},
-                                          {"ca", required_argument, NULL, 'c'},
-                                          {"aux-ms", required_argument, NULL, 'a'},
-                                          {"nsm", required_argument, NULL, 'n'},
-                                          {0}};
+    static const struct option known[] = {
+        {"inject", required_argument, NULL, 'i'}, {"ca", required_argument, NULL, 'c'},
+        {"aux-ms", required_argument, NULL, 'a'}, {"replay-max", required_argument, NULL, 'r'},
+        {"nsm", required_argument, NULL, 'n'},    {0}};
     int opt;
 
     while ((opt = getopt_long(argc, argv, "v", known, NULL)) != -1) {
@@ -48,6 +48,9 @@ static int parse(int argc, char **argv, struct options *o)
             break;
         case 'a':
             o->api.aux_ms = atoi(optarg);
+            break;
+        case 'r':
+            o->api.replay_max = (size_t)atoi(optarg);
             break;
         case 'n':
             o->nsm = optarg;

@@ -18,19 +18,21 @@ enum fault {
     FAULT_DELAY,
     FAULT_SHORT,
     FAULT_EMPTY,
+    FAULT_DEVICE,
 };
 
 struct fault_nsm {
     struct soft_nsm *soft;
     pthread_mutex_t lock; /* over everything below */
     pthread_cond_t changed;
-    size_t connections;
+    size_t connections, ending; /* `ending` of them have sent their last */
     size_t seen[NSM_GET_RANDOM + 1];
     struct buf last[NSM_GET_RANDOM + 1]; /* request of each operation */
     enum fault fault;
     enum nsm_status status; /* of FAULT_ERROR */
     uint64_t number;        /* of FAULT_DELAY, FAULT_SHORT and FAULT_EMPTY */
     struct buf bytes;       /* of FAULT_BYTES and FAULT_FRAME */
+    struct buf document;    /* the last answer to an attestation */
 };
 
 struct connection {
@@ -43,6 +45,7 @@ struct fault_nsm *fault_nsm_new(struct soft_nsm *soft)
     struct fault_nsm *f = xcalloc(1, sizeof(*f));
 
     f->soft = soft;
+    f->document = BUF(NSM_ANSWER_MAX);
     for (size_t i = 0; i < ARRAY_LEN(f->last); i++)
         f->last[i] = BUF(NSM_REQUEST_MAX);
     pthread_mutex_init(&f->lock, NULL);
@@ -57,6 +60,7 @@ void fault_nsm_free(struct fault_nsm *f)
         pthread_cond_wait(&f->changed, &f->lock);
     pthread_mutex_unlock(&f->lock);
     buf_free(&f->bytes);
+    buf_free(&f->document);
     for (size_t i = 0; i < ARRAY_LEN(f->last); i++)
         buf_free(&f->last[i]);
     pthread_cond_destroy(&f->changed);
@@ -66,13 +70,19 @@ void fault_nsm_free(struct fault_nsm *f)
 
 /* ---- answers ---- */
 
+static void append(struct buf *out, struct slice bytes)
+{
+    if (buf_append(out, bytes.ptr, bytes.len) < 0)
+        abort();
+}
+
 static void encode(const struct nsm_answer *answer, struct buf *out)
 {
     if (nsm_answer_encode(answer, out, NULL) < 0)
         abort();
 }
 
-/* The soft NSM's own answer, or with fewer random bytes. */
+/* The soft NSM's own answer; at most `most` random bytes. */
 static void answer_softly(struct fault_nsm *f, struct slice request, enum nsm_op op, size_t most,
                           struct buf *out)
 {
@@ -80,14 +90,40 @@ static void answer_softly(struct fault_nsm *f, struct slice request, enum nsm_op
     struct nsm_answer answer;
 
     soft_nsm_answer(f->soft, request, &whole);
-    if (op != NSM_GET_RANDOM || nsm_answer_decode(buf_slice(&whole), op, &answer, NULL) < 0) {
-        if (buf_append(out, whole.ptr, whole.len) < 0)
-            abort();
-        return;
+    if (op == NSM_GET_RANDOM && nsm_answer_decode(buf_slice(&whole), op, &answer, NULL) == 0) {
+        if (answer.bytes.len > most)
+            answer.bytes.len = most;
+        encode(&answer, out);
+    } else {
+        append(out, buf_slice(&whole));
     }
-    if (answer.bytes.len > most)
-        answer.bytes.len = most;
-    encode(&answer, out);
+}
+
+/* As the soft NSM, with the lock given up meanwhile, by what is left of the rules then. */
+static void answer_in_time(struct fault_nsm *f, struct slice request, enum nsm_op op,
+                           struct buf *out)
+{
+    bool slow = f->fault == FAULT_DELAY || f->fault == FAULT_DEVICE;
+    bool again = f->fault == FAULT_DEVICE && op == NSM_ATTESTATION && f->document.len;
+    struct timespec delay = {(time_t)(f->number / 1000), (long)(f->number % 1000) * 1000000};
+    size_t most = f->fault == FAULT_SHORT ? f->number : NSM_RANDOM_LEN, start = out->len;
+
+    if (f->fault == FAULT_EMPTY && op == NSM_GET_RANDOM && f->number > 0) {
+        f->number--;
+        most = 0;
+    }
+    pthread_mutex_unlock(&f->lock);
+    if (slow)
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &delay, NULL);
+    if (!again)
+        answer_softly(f, request, op, most, out);
+    pthread_mutex_lock(&f->lock);
+    if (again) {
+        append(out, buf_slice(&f->document));
+    } else if (op == NSM_ATTESTATION) {
+        buf_clear(&f->document);
+        append(&f->document, slice_of(out->ptr + start, out->len - start));
+    }
 }
 
 /* Appends the answer by the rules of the moment. False: it is all there is on this connection. */
@@ -95,47 +131,34 @@ static bool answer_request(struct fault_nsm *f, struct slice request, enum nsm_o
                            struct buf *out)
 {
     static const uint8_t head[4];
-    struct nsm_answer error = {.status = f->status};
-    struct timespec delay = {(time_t)(f->number / 1000), (long)(f->number % 1000) * 1000000};
-    size_t most = NSM_RANDOM_LEN;
+    struct nsm_answer error = {0};
 
     while (f->fault == FAULT_HANG)
         pthread_cond_wait(&f->changed, &f->lock);
-    if (f->fault == FAULT_FRAME)
-        return buf_append(out, f->bytes.ptr, f->bytes.len) < 0;
-    if (buf_append(out, head, sizeof(head)) < 0)
-        abort();
+    if (f->fault == FAULT_FRAME) {
+        f->ending++;
+        append(out, buf_slice(&f->bytes));
+        return false;
+    }
+    append(out, slice_of(head, sizeof(head)));
     if (f->fault == FAULT_ERROR) {
+        error.status = f->status;
         encode(&error, out);
     } else if (f->fault == FAULT_BYTES) {
-        if (buf_append(out, f->bytes.ptr, f->bytes.len) < 0)
-            abort();
+        append(out, buf_slice(&f->bytes));
     } else {
-        bool slow = f->fault == FAULT_DELAY;
-
-        if (f->fault == FAULT_SHORT)
-            most = f->number;
-        if (f->fault == FAULT_EMPTY && op == NSM_GET_RANDOM && f->number > 0) {
-            f->number--;
-            most = 0;
-        }
-        pthread_mutex_unlock(&f->lock);
-        if (slow)
-            clock_nanosleep(CLOCK_MONOTONIC, 0, &delay, NULL);
-        answer_softly(f, request, op, most, out);
-        pthread_mutex_lock(&f->lock);
+        answer_in_time(f, request, op, out);
     }
     put_be32(out->ptr, (uint32_t)(out->len - sizeof(head)));
     return true;
 }
 
-static bool serve_request(struct fault_nsm *f, int fd)
+static bool serve_request(struct fault_nsm *f, int fd, bool *is_last)
 {
     AUTO_BUF struct buf out = BUF_SECRET(4 + 2 * NSM_ANSWER_MAX);
     uint8_t bytes[NSM_REQUEST_MAX], head[4];
     struct nsm_request decoded = {0};
     struct slice request;
-    bool more;
 
     if (fd_read_full(fd, head, sizeof(head), "client", NULL) < 0 ||
         get_be32(head) > sizeof(bytes) ||
@@ -146,26 +169,27 @@ static bool serve_request(struct fault_nsm *f, int fd)
         abort(); /* the client under test always asks well */
     pthread_mutex_lock(&f->lock);
     f->seen[decoded.op]++;
-    f->last[decoded.op].len = 0;
-    if (buf_append(&f->last[decoded.op], bytes, request.len) < 0)
-        abort();
+    buf_clear(&f->last[decoded.op]);
+    append(&f->last[decoded.op], request);
     pthread_cond_broadcast(&f->changed);
-    more = answer_request(f, request, decoded.op, &out);
+    *is_last = !answer_request(f, request, decoded.op, &out);
     pthread_mutex_unlock(&f->lock);
-    return send(fd, out.ptr, out.len, MSG_NOSIGNAL) == (ssize_t)out.len && more;
+    return send(fd, out.ptr, out.len, MSG_NOSIGNAL) == (ssize_t)out.len && !*is_last;
 }
 
 static void *serve(void *arg)
 {
     struct connection *c = arg;
     struct fault_nsm *f = c->f;
+    bool is_last = false;
 
-    while (serve_request(f, c->fd))
+    while (serve_request(f, c->fd, &is_last))
         continue;
     fd_close(&c->fd);
     free(c);
     pthread_mutex_lock(&f->lock);
     f->connections--;
+    f->ending -= is_last;
     pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->lock);
     return NULL;
@@ -217,7 +241,7 @@ static bool status_of(const char *name, enum nsm_status *out)
     return false;
 }
 
-/* With the lock. */
+/* With the lock. What ended a connection has done so when the next command is taken. */
 static bool set_fault(struct fault_nsm *f, const char *verb, const char *word)
 {
     static const struct {
@@ -225,15 +249,18 @@ static bool set_fault(struct fault_nsm *f, const char *verb, const char *word)
         enum fault fault;
         bool number, bytes;
     } faults[] = {
-        {"ok", FAULT_NONE, false, false},    {"error", FAULT_ERROR, false, false},
-        {"bytes", FAULT_BYTES, false, true}, {"frame", FAULT_FRAME, false, true},
-        {"hang", FAULT_HANG, false, false},  {"delay", FAULT_DELAY, true, false},
-        {"short", FAULT_SHORT, true, false}, {"empty", FAULT_EMPTY, true, false},
+        {"ok", FAULT_NONE, false, false},      {"error", FAULT_ERROR, false, false},
+        {"bytes", FAULT_BYTES, false, true},   {"frame", FAULT_FRAME, false, true},
+        {"hang", FAULT_HANG, false, false},    {"delay", FAULT_DELAY, true, false},
+        {"short", FAULT_SHORT, true, false},   {"empty", FAULT_EMPTY, true, false},
+        {"device", FAULT_DEVICE, true, false},
     };
 
     for (size_t i = 0; i < ARRAY_LEN(faults); i++) {
         if (strcmp(verb, faults[i].verb) != 0)
             continue;
+        while (f->ending)
+            pthread_cond_wait(&f->changed, &f->lock);
         buf_free(&f->bytes);
         f->bytes = BUF(2 * NSM_ANSWER_MAX);
         if ((faults[i].fault == FAULT_ERROR && !status_of(word, &f->status)) ||

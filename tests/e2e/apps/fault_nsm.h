@@ -25,6 +25,8 @@ int fault_nsm_dial(void *arg, struct error *err);
  *   frame HEX       these bytes on the stream, head and all, and then its end
  *   hang            no answer until another command comes, by whose rules it is then given
  *   delay MS        the soft NSM answers, so much later
+ *   device MS       the same, but every attestation gets the last document: the time of a
+ *                   device, which is not our processor's
  *   short N         random answers of at most N bytes
  *   empty N         N empty random answers in a row, then real ones
  * and three that change nothing:

@@ -1,12 +1,12 @@
 #include "inject.h"
 
+#include "api/reservoir.h"
 #include "base/file.h"
 #include "base/text.h"
-#include "crypto/p384.h"
+#include "crypto/p384_box.h"
 #include "crypto/secp256k1.h"
 
-#define FILE_MAX  (1 << 20)
-#define NONCE_LEN 12
+#define FILE_MAX (1 << 20)
 
 static struct buf eth = BUF_SECRET(K256_SECRET_LEN), encryption = BUF_SECRET(P384_SECRET_LEN),
                   nonces = BUF(FILE_MAX);
@@ -19,7 +19,7 @@ static int take_line(struct slice line, struct error *err)
         size_t len;
     } kinds[] = {{"eth ", &eth, K256_SECRET_LEN},
                  {"encryption ", &encryption, P384_SECRET_LEN},
-                 {"nonce ", &nonces, NONCE_LEN}};
+                 {"nonce ", &nonces, P384_BOX_NONCE_LEN}};
 
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
         size_t skip = strlen(kinds[i].name);
@@ -62,13 +62,38 @@ struct k256_key *__real_k256_key_draw(const struct entropy *from, struct error *
 struct k256_key *__wrap_k256_key_draw(const struct entropy *from, struct error *err);
 struct p384_key *__real_p384_key_draw(const struct entropy *from, struct error *err);
 struct p384_key *__wrap_p384_key_draw(const struct entropy *from, struct error *err);
+void __real_reservoir_take(struct reservoir *r, uint8_t *out, size_t len);
+void __wrap_reservoir_take(struct reservoir *r, uint8_t *out, size_t len);
 
+/* Each is used once and then lies nowhere but in the key. */
 struct k256_key *__wrap_k256_key_draw(const struct entropy *from, struct error *err)
 {
-    return eth.len ? k256_key_from_bytes(eth.ptr) : __real_k256_key_draw(from, err);
+    struct k256_key *key;
+
+    if (eth.len == 0)
+        return __real_k256_key_draw(from, err);
+    key = k256_key_from_bytes(eth.ptr);
+    buf_free(&eth);
+    return key;
 }
 
 struct p384_key *__wrap_p384_key_draw(const struct entropy *from, struct error *err)
 {
-    return encryption.len ? p384_key_from_bytes(encryption.ptr) : __real_p384_key_draw(from, err);
+    struct p384_key *key;
+
+    if (encryption.len == 0)
+        return __real_p384_key_draw(from, err);
+    key = p384_key_from_bytes(encryption.ptr);
+    buf_free(&encryption);
+    return key;
+}
+
+/* Of the API's draws only nonces have their length. */
+void __wrap_reservoir_take(struct reservoir *r, uint8_t *out, size_t len)
+{
+    __real_reservoir_take(r, out, len);
+    if (len != P384_BOX_NONCE_LEN || nonces.len == 0)
+        return;
+    memcpy(out, nonces.ptr, len);
+    buf_consume(&nonces, len);
 }
