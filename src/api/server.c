@@ -74,6 +74,49 @@ struct api_server {
 
 static const struct stream_ops client_ops;
 
+/* ---- input, which may hold plaintext: it is wiped as it goes ---- */
+
+static void discard(struct evbuffer *in, size_t len)
+{
+    struct evbuffer_iovec part;
+
+    while (len > 0 && evbuffer_get_length(in) > 0 && evbuffer_peek(in, -1, NULL, &part, 1) > 0) {
+        size_t now = part.iov_len < len ? part.iov_len : len;
+
+        mem_wipe(part.iov_base, now);
+        evbuffer_drain(in, now);
+        len -= now;
+    }
+}
+
+/* Puts all bytes into one piece. evbuffer_pullup() would leave them behind where they were. */
+static void gather(struct evbuffer *in)
+{
+    size_t len = evbuffer_get_length(in);
+    struct evbuffer *whole = evbuffer_new();
+    struct evbuffer_iovec space;
+
+    if (!whole || evbuffer_reserve_space(whole, (ev_ssize_t)len, &space, 1) != 1)
+        abort(); /* out of memory */
+    evbuffer_copyout(in, space.iov_base, len);
+    space.iov_len = len;
+    evbuffer_commit_space(whole, &space, 1);
+    discard(in, len);
+    evbuffer_add_buffer(in, whole);
+    evbuffer_free(whole);
+}
+
+static struct slice peek_head(struct api_request *req)
+{
+    struct evbuffer *in = stream_in(req->client);
+    size_t len = evbuffer_get_length(in);
+
+    len = len < HTTP_HEAD_MAX ? len : HTTP_HEAD_MAX;
+    if (evbuffer_get_contiguous_space(in) < len)
+        gather(in);
+    return stream_peek(req->client, len);
+}
+
 /* ---- life of a connection ---- */
 
 static void forget_request(struct api_request *req)
@@ -97,6 +140,7 @@ static void close_connection(struct api_request *req)
     struct api_server *s = req->server;
 
     if (req->client) {
+        discard(stream_in(req->client), SIZE_MAX);
         stream_free(req->client);
         req->client = NULL;
     }
@@ -122,7 +166,7 @@ static void linger(struct api_request *req)
     forget_request(req);
     req->state = LINGER;
     req->drained += evbuffer_get_length(in);
-    evbuffer_drain(in, evbuffer_get_length(in));
+    discard(in, SIZE_MAX);
     stream_read(req->client, true);
     if (evbuffer_get_length(stream_out(req->client)) > 0) {
         stream_set_timeout(req->client, API_PROGRESS_MS);
@@ -327,7 +371,6 @@ static void dispatch(struct api_request *req)
     }
 }
 
-/* Takes body bytes off the input, which is wiped as it goes: bodies may hold plaintext. */
 static bool take_bytes(struct api_request *req, uint64_t max)
 {
     struct evbuffer *in = stream_in(req->client);
@@ -346,8 +389,7 @@ static bool take_bytes(struct api_request *req, uint64_t max)
             too_large(req, (uint64_t)req->body.len + len);
             return false;
         }
-        mem_wipe(part.iov_base, len);
-        evbuffer_drain(in, len);
+        discard(in, len);
         s->bodies += len;
         max -= len;
     }
@@ -460,7 +502,7 @@ static void take_head(struct api_request *req, struct slice raw)
 /* True when there is more to do at once. */
 static bool read_head(struct api_request *req)
 {
-    struct slice in = stream_peek(req->client, HTTP_HEAD_MAX);
+    struct slice in = peek_head(req);
     bool first = req->scan.pos == 0;
     enum http_scan_result r = http_scan(&req->scan, in);
     struct error err;
@@ -509,7 +551,7 @@ static void on_readable(void *arg)
     }
     in = stream_in(req->client);
     req->drained += evbuffer_get_length(in);
-    evbuffer_drain(in, evbuffer_get_length(in));
+    discard(in, SIZE_MAX);
     if (req->drained > API_DRAIN_MAX)
         close_connection(req);
 }

@@ -3,6 +3,8 @@
 #include "base/text.h"
 
 #include <inttypes.h>
+#include <malloc.h>
+#include <pthread.h>
 #include <stdio.h>
 
 const char *json_problem_code(enum json_problem problem)
@@ -56,6 +58,22 @@ static int check_bounds(struct slice text, struct error *err)
     return 0;
 }
 
+static void wipe_and_free(void *ptr)
+{
+    if (ptr)
+        mem_wipe(ptr, malloc_usable_size(ptr));
+    free(ptr);
+}
+
+/*
+ * jansson copies strings more than once, and requests hold plaintext. Its blocks stay malloc()'s,
+ * so values made before, and texts that callers free(), are none the worse.
+ */
+static void wipe_trees(void)
+{
+    json_set_alloc_funcs(malloc, wipe_and_free);
+}
+
 static enum json_problem problem_of(const json_error_t *e)
 {
     switch (json_error_code(e)) {
@@ -70,6 +88,7 @@ static enum json_problem problem_of(const json_error_t *e)
 
 int json_read_object(struct slice text, json_t **out, enum json_problem *problem, struct error *err)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     enum json_problem ignored = JSON_INVALID;
     json_error_t e;
     json_t *root;
@@ -80,6 +99,7 @@ int json_read_object(struct slice text, json_t **out, enum json_problem *problem
         return error_set(err, ERR_INVALID, "JSON is empty");
     if (check_bounds(text, err) < 0)
         return -1;
+    pthread_once(&once, wipe_trees);
     /* Integers up to 2^64 - 1 are legal and beyond jansson's; as reals they pass, and their digits
        are taken from the source. */
     root = json_loadb(
@@ -87,7 +107,8 @@ int json_read_object(struct slice text, json_t **out, enum json_problem *problem
         JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, &e);
     if (!root) {
         *problem = problem_of(&e);
-        /* jansson's own text may quote input at length, so only its position is passed on */
+        /* jansson's own text quotes input at length, so only its position is passed on */
+        mem_wipe(e.text, sizeof(e.text));
         return error_set(err, ERR_INVALID, "JSON is %s at line %d column %d",
                          *problem == JSON_DUPLICATE      ? "repeating a member name"
                          : *problem == JSON_OUT_OF_RANGE ? "holding a number out of range"

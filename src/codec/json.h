@@ -28,7 +28,8 @@ const char *json_problem_code(enum json_problem problem);
  * Parses one JSON object: UTF-8 without BOM, nothing behind it, no duplicate names at any depth.
  * On success the caller owns *out (json_decref()). On failure returns -1 with err and, when
  * `problem` is not NULL, its class. All numbers are json_real: read integers with
- * json_member_u64(), which looks at the source.
+ * json_member_u64(), which looks at the source. From the first call on, jansson wipes all memory
+ * that it frees in this process: texts may hold secrets.
  */
 int json_read_object(struct slice text, json_t **out, enum json_problem *problem,
                      struct error *err);
