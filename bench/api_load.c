@@ -7,21 +7,22 @@
  *   api_load decrypt PORT CONNECTIONS COUNT POINT
  *                                           COUNT messages for the key whose point is POINT (hex)
  *   api_load flood PORT CONNECTIONS FILE    without end
- *   api_load crypto sign|seal|open COUNT    the same work without HTTP, in one thread
+ *   api_load crypto KIND COUNT              sign, sign-tx, seal or open without HTTP, in one thread
  *   api_load nsm COUNT CA                   attestation documents straight from the soft NSM
  *
- * All but the servers print a line: how many per second, and the median and the 99th percentile of
- * what one took in us. Each connection has one request under way and is kept alive.
+ * All but the servers print a line: how many per second, the median and the 99th percentile of what
+ * one took in us, and how many per second of this process's own processor time. Each connection has
+ * one request under way and is kept alive.
  */
 #include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "crypto/eth.h"
+#include "crypto/keccak.h"
 #include "crypto/p384_box.h"
 #include "crypto/secp256k1.h"
 #include "nsm/soft.h"
-
-#include "base/file.h"
-#include "base/log.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -33,6 +34,7 @@
 #include <sys/socket.h>
 
 #define CONNECTIONS_MAX 256
+#define CROWD           64 /* that many connections are there for the rate, fewer for the time */
 #define REPLY_MAX       65536
 
 static const char plaintext[] =
@@ -53,13 +55,27 @@ static int compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static void report(double *took_us, size_t count, int64_t started_ns)
+struct stopwatch {
+    int64_t wall_ns, cpu_ns;
+};
+
+static struct stopwatch now(void)
 {
-    double seconds = (double)(clock_mono_ns() - started_ns) / 1e9;
+    struct timespec cpu;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+    return (struct stopwatch){clock_mono_ns(), cpu.tv_sec * 1000000000 + cpu.tv_nsec};
+}
+
+static void report(double *took_us, size_t count, struct stopwatch started)
+{
+    struct stopwatch end = now();
+    double each = (double)count * 1e9;
 
     qsort(took_us, count, sizeof(*took_us), compare);
-    printf("%.1f %.1f %.1f\n", (double)count / seconds, took_us[count / 2],
-           took_us[count - 1 - count / 100]);
+    printf("%.1f %.1f %.1f %.1f\n", each / (double)(end.wall_ns - started.wall_ns),
+           took_us[count / 2], took_us[count - 1 - count / 100],
+           each / (double)(end.cpu_ns - started.cpu_ns));
 }
 
 /* ---- the empty handler ---- */
@@ -100,6 +116,7 @@ struct load {
     const struct slice *requests; /* used in turn */
     size_t kinds, sent, done, count;
     double *took_us;
+    bool spins; /* or else sleeps, and the server pays for waking another virtual processor */
 };
 
 static int dial(const char *port)
@@ -172,7 +189,7 @@ static void run(struct load *l, const char *port, int connections)
         send_next(l, &clients[i]);
     }
     while (l->done < l->count) {
-        int ready = epoll_wait(epoll, events, connections, -1);
+        int ready = epoll_wait(epoll, events, connections, l->spins ? 0 : -1);
 
         for (int i = 0; i < ready; i++)
             take_reply(l, events[i].data.ptr);
@@ -182,10 +199,11 @@ static void run(struct load *l, const char *port, int connections)
 static void measure(const struct slice *requests, size_t kinds, char **argv)
 {
     struct load l = {.requests = requests, .kinds = kinds, .count = (size_t)atol(argv[2])};
-    int64_t started;
+    struct stopwatch started;
 
+    l.spins = atoi(argv[1]) == CROWD;
     l.took_us = xcalloc(l.count, sizeof(*l.took_us));
-    started = clock_mono_ns();
+    started = now();
     run(&l, argv[0], atoi(argv[1]));
     report(l.took_us, l.count, started);
     free(l.took_us);
@@ -274,6 +292,18 @@ static void do_sign(struct keys *k)
         fail("signing");
 }
 
+/* The digest of what is signed and that of what was signed. */
+static void do_sign_tx(struct keys *k)
+{
+    static const uint8_t unsigned_tx[49], signed_tx[116];
+    uint8_t digest[KECCAK256_LEN], signature[K256_SIGNATURE_LEN], hash[KECCAK256_LEN];
+
+    keccak256_once(slice_of(unsigned_tx, sizeof(unsigned_tx)), digest);
+    if (k256_sign(k->eth, digest, signature) < 0)
+        fail("signing");
+    keccak256_once(slice_of(signed_tx, sizeof(signed_tx)), hash);
+}
+
 static void do_seal(struct keys *k)
 {
     static const uint8_t nonce[P384_BOX_NONCE_LEN];
@@ -295,7 +325,7 @@ static void do_open(struct keys *k)
 static void time_each(void (*once)(struct keys *), struct keys *k, size_t count)
 {
     double *took_us = xcalloc(count, sizeof(*took_us));
-    int64_t started = clock_mono_ns();
+    struct stopwatch started = now();
 
     for (size_t i = 0; i < count; i++) {
         int64_t before = clock_mono_ns();
@@ -309,6 +339,10 @@ static void time_each(void (*once)(struct keys *), struct keys *k, size_t count)
 
 static void measure_crypto(const char *kind, size_t count)
 {
+    static const struct {
+        const char *name;
+        void (*once)(struct keys *k);
+    } kinds[] = {{"sign", do_sign}, {"sign-tx", do_sign_tx}, {"seal", do_seal}, {"open", do_open}};
     static const uint8_t nonce[P384_BOX_NONCE_LEN];
     struct keys k = {.own = draw_key(), .sealed = BUF(1024)};
     struct p384_key *peer = draw_key();
@@ -320,10 +354,9 @@ static void measure_crypto(const char *kind, size_t count)
     p384_key_point(k.own, own);
     if (!k.eth || p384_box_seal(peer, own, nonce, slice_str(plaintext), &k.sealed) < 0)
         fail("keys");
-    time_each(strcmp(kind, "sign") == 0   ? do_sign
-              : strcmp(kind, "seal") == 0 ? do_seal
-                                          : do_open,
-              &k, count);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (strcmp(kind, kinds[i].name) == 0)
+            time_each(kinds[i].once, &k, count);
     buf_free(&k.sealed);
     p384_key_free(peer);
     p384_key_free(k.own);
@@ -341,7 +374,7 @@ static void measure_nsm(size_t count, const char *ca)
     struct nsm_request r = {.op = NSM_ATTESTATION,
                             .user_data = nsm_option_of(slice_of(key, 57)),
                             .public_key = nsm_option_of(slice_of(key, sizeof(key)))};
-    int64_t started = clock_mono_ns();
+    struct stopwatch started = now();
 
     if (!soft || nsm_request_encode(&r, &request, &err) < 0)
         fail(err.msg);

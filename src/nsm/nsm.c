@@ -148,7 +148,8 @@ static int stream_talk(int fd, struct slice request, struct buf *answer, int64_t
     return 0;
 }
 
-/* Nothing is under way, so whatever there is to read is the peer's end, or belongs to no request. */
+/* Nothing is under way, so whatever there is to read is the peer's end, or belongs to no request.
+ */
 static bool is_stale(int fd)
 {
     uint8_t byte;

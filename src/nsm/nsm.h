@@ -22,8 +22,8 @@ struct nsm *nsm_open_device(const char *path, struct error *err);
 /*
  * A client of the soft NSM's stream (section 6.1). `dial` gives a connected stream socket, which
  * the client then owns, or -1; it is called before the first request and when the connection is
- * found broken (a request that broke with it is not sent again: it may have been carried out). Each request,
- * with its dialling, should end within timeout_ms; dial keeps its own limit.
+ * found broken (a request that broke with it is not sent again: it may have been carried out). Each
+ * request, with its dialling, should end within timeout_ms; dial keeps its own limit.
  */
 struct nsm *nsm_open_stream(int (*dial)(void *arg, struct error *err), void *arg, int timeout_ms);
 void nsm_close(struct nsm *nsm);

@@ -166,9 +166,9 @@ static void grows_to_the_default_bound(void **state)
     }
     total = cpu_ns() - start;
     used = mallinfo2().uordblks + mallinfo2().hblkhd - before;
-    print_message("1048576 entries: %zu KiB, %lld ns each, worst %lld us\n", used / 1024,
+    print_message("# 1048576 entries: %zu KiB, %lld ns each, worst %lld us\n", used / 1024,
                   (long long)(total / REPLAY_MAX), (long long)(worst / 1000));
-    assert_true(worst < 5000000); /* a table in one piece takes some hundred ms */
+    assert_true(worst < total / 50); /* a table in one piece would take a tenth to grow */
     assert_int_equal(take(r, REPLAY_MAX), REPLAY_FULL);
     assert_int_equal(take(r, 7), REPLAY_SEEN);
     assert_true(used <= 33u << 20); /* 0 under sanitizers, which count elsewhere */
