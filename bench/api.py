@@ -98,18 +98,19 @@ def against_empty(stand, requests, empty):
 
 
 def against_crypto(stand, requests):
-    for name, kind, mode, count in (("sign", "sign", "http", 8000), ("sign-tx", "sign", "http", 8000),
+    for name, kind, mode, count in (("sign", "sign", "http", 8000), ("sign-tx", "sign-tx", "http", 8000),
                                     ("encrypt", "seal", "http", 600), ("decrypt", "open", "decrypt", 600)):
         what = stand.point if mode == "decrypt" else requests[name]
         ours = lambda: served(stand.process.pid, mode, stand.port, CONNECTIONS, count, what)
         got, alone, ratio = in_turns(ours, lambda: figure(SERVER, "crypto", kind, count), PER_CPU)
-        figures.report(f"api, {name}", rates(got), f"the cryptography alone {alone[3]:.0f}; ratio {ratio:.2f}", ratio, 0.7,
-                       least=True)
+        figures.report(f"api, {name}", rates(got), f"the cryptography alone {alone[3]:.0f}; ratio {ratio:.2f}", ratio,
+                       None if name == "sign-tx" else 0.7, least=True)
 
 
 def against_nsm(stand, requests):
-    ours = lambda: figure(CLIENT, "http", stand.port, 1, 100, requests["attestation"])
-    got, alone, ratio = in_turns(ours, lambda: figure(SERVER, "nsm", 100, stand.ca), P50)
+    """One connection from the same core: waking another virtual one would take longer than what is measured."""
+    ours = lambda: figure(SERVER, "http", stand.port, 1, 200, requests["attestation"])
+    got, alone, ratio = in_turns(ours, lambda: figure(SERVER, "nsm", 200, stand.ca), P50)
     figures.report("api, attestation, p50", f"{got[1]:.0f} us", f"soft NSM alone {alone[1]:.0f} us; ratio {ratio:.2f}",
                    ratio, 1.1)
     figures.report("  64 connections", rates(served(stand.process.pid, "http", stand.port, CONNECTIONS, 600,

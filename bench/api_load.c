@@ -7,7 +7,7 @@
  *   api_load decrypt PORT CONNECTIONS COUNT POINT
  *                                           COUNT messages for the key whose point is POINT (hex)
  *   api_load flood PORT CONNECTIONS FILE    without end
- *   api_load crypto sign|seal|open COUNT    the same work without HTTP, in one thread
+ *   api_load crypto KIND COUNT              sign, sign-tx, seal or open without HTTP, in one thread
  *   api_load nsm COUNT CA                   attestation documents straight from the soft NSM
  *
  * All but the servers print a line: how many per second, the median and the 99th percentile of what
@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "crypto/eth.h"
+#include "crypto/keccak.h"
 #include "crypto/p384_box.h"
 #include "crypto/secp256k1.h"
 #include "nsm/soft.h"
@@ -33,6 +34,7 @@
 #include <sys/socket.h>
 
 #define CONNECTIONS_MAX 256
+#define CROWD           64 /* that many connections are there for the rate, fewer for the time */
 #define REPLY_MAX       65536
 
 static const char plaintext[] =
@@ -114,6 +116,7 @@ struct load {
     const struct slice *requests; /* used in turn */
     size_t kinds, sent, done, count;
     double *took_us;
+    bool spins; /* or else sleeps, and the server pays for waking another virtual processor */
 };
 
 static int dial(const char *port)
@@ -186,7 +189,7 @@ static void run(struct load *l, const char *port, int connections)
         send_next(l, &clients[i]);
     }
     while (l->done < l->count) {
-        int ready = epoll_wait(epoll, events, connections, -1);
+        int ready = epoll_wait(epoll, events, connections, l->spins ? 0 : -1);
 
         for (int i = 0; i < ready; i++)
             take_reply(l, events[i].data.ptr);
@@ -198,6 +201,7 @@ static void measure(const struct slice *requests, size_t kinds, char **argv)
     struct load l = {.requests = requests, .kinds = kinds, .count = (size_t)atol(argv[2])};
     struct stopwatch started;
 
+    l.spins = atoi(argv[1]) == CROWD;
     l.took_us = xcalloc(l.count, sizeof(*l.took_us));
     started = now();
     run(&l, argv[0], atoi(argv[1]));
@@ -288,6 +292,18 @@ static void do_sign(struct keys *k)
         fail("signing");
 }
 
+/* The digest of what is signed and that of what was signed. */
+static void do_sign_tx(struct keys *k)
+{
+    static const uint8_t unsigned_tx[49], signed_tx[116];
+    uint8_t digest[KECCAK256_LEN], signature[K256_SIGNATURE_LEN], hash[KECCAK256_LEN];
+
+    keccak256_once(slice_of(unsigned_tx, sizeof(unsigned_tx)), digest);
+    if (k256_sign(k->eth, digest, signature) < 0)
+        fail("signing");
+    keccak256_once(slice_of(signed_tx, sizeof(signed_tx)), hash);
+}
+
 static void do_seal(struct keys *k)
 {
     static const uint8_t nonce[P384_BOX_NONCE_LEN];
@@ -323,6 +339,10 @@ static void time_each(void (*once)(struct keys *), struct keys *k, size_t count)
 
 static void measure_crypto(const char *kind, size_t count)
 {
+    static const struct {
+        const char *name;
+        void (*once)(struct keys *k);
+    } kinds[] = {{"sign", do_sign}, {"sign-tx", do_sign_tx}, {"seal", do_seal}, {"open", do_open}};
     static const uint8_t nonce[P384_BOX_NONCE_LEN];
     struct keys k = {.own = draw_key(), .sealed = BUF(1024)};
     struct p384_key *peer = draw_key();
@@ -334,10 +354,9 @@ static void measure_crypto(const char *kind, size_t count)
     p384_key_point(k.own, own);
     if (!k.eth || p384_box_seal(peer, own, nonce, slice_str(plaintext), &k.sealed) < 0)
         fail("keys");
-    time_each(strcmp(kind, "sign") == 0   ? do_sign
-              : strcmp(kind, "seal") == 0 ? do_seal
-                                          : do_open,
-              &k, count);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (strcmp(kind, kinds[i].name) == 0)
+            time_each(kinds[i].once, &k, count);
     buf_free(&k.sealed);
     p384_key_free(peer);
     p384_key_free(k.own);

@@ -59,8 +59,8 @@ static void finish(struct api_request *req, void *data)
 }
 
 /* What the document binds: the hash, the key that signed, and the enclave's own statements. */
-static int bind_to(const struct capsule_api *api, const struct eth_signed *made,
-                   struct attestation *out)
+static int fill_attestation(const struct capsule_api *api, const struct eth_signed *made,
+                            struct attestation *out)
 {
     struct json_writer w = {.out = &out->user_data};
     uint8_t spki[K256_SPKI_LEN];
@@ -88,7 +88,7 @@ static void answer(struct capsule_api *api, struct api_request *req, bool attest
     h = xcalloc(1, sizeof(*h));
     h->api = api;
     attestation_init(&h->attestation, api);
-    if (bind_to(api, made, &h->attestation) < 0) {
+    if (fill_attestation(api, made, &h->attestation) < 0) {
         held_free(h);
         api_fail(req, 500, "internal", "the attestation could not be asked for");
         return;

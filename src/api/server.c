@@ -13,8 +13,9 @@
 #include <sys/random.h>
 
 #define LINGER_MS  2000
-#define SHED_MAX   64 /* connections past the cap that are being told so */
-#define METHOD_MAX 32 /* longer ones match no route */
+#define SHED_MAX   64   /* connections past the cap that are being told so */
+#define METHOD_MAX 32   /* longer ones match no route */
+#define COPY_MAX   1024 /* larger replies are sent from where they are */
 
 enum state {
     READ_HEAD,
@@ -67,6 +68,8 @@ struct api_server {
     size_t bodies; /* bytes of request bodies in memory */
     bool draining;
     uint64_t id_prefix, id_next;
+    time_t date_of;
+    char date[32]; /* of that second */
 };
 
 static const struct stream_ops client_ops;
@@ -189,26 +192,42 @@ static void wipe_sent(const void *data, size_t len, void *arg)
     free(arg);
 }
 
+/* The text of now, made once a second. */
+static const char *date_text(struct api_server *s)
+{
+    time_t now = (time_t)(clock_real_ns() / 1000000000);
+
+    if (now != s->date_of) {
+        s->date_of = now;
+        http_date(now, s->date);
+    }
+    return s->date;
+}
+
 static void put_reply(struct api_request *req, int status, const char *type, struct buf *body)
 {
+    static const char keep_alive[] = "Connection: keep-alive\r\n\r\n";
+    static const char close[] = "Connection: close\r\n\r\n";
     struct evbuffer *out = stream_out(req->client);
-    char date[32];
+    bool has_body = body->len && !req->is_head && status != 204;
 
-    http_date((time_t)(clock_real_ns() / 1000000000), date);
-    evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, http_reason(status), date);
-    if (type)
-        evbuffer_add_printf(out, "Content-Type: %s\r\n", type);
+    evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n%s%s%s", status, http_reason(status),
+                        date_text(req->server), type ? "Content-Type: " : "", type ? type : "",
+                        type ? "\r\n" : "");
     if (status != 204)
         evbuffer_add_printf(out, "Content-Length: %zu\r\n", body->len);
     if (req->headers.len)
         evbuffer_add(out, req->headers.ptr, req->headers.len);
     if (status >= 400 && req->id[0])
         evbuffer_add_printf(out, "X-Request-Id: %s\r\n", req->id);
-    evbuffer_add_printf(out, "Connection: %s\r\n\r\n", req->keep ? "keep-alive" : "close");
-    if (body->len && !req->is_head && status != 204) {
+    evbuffer_add(out, req->keep ? keep_alive : close,
+                 req->keep ? sizeof(keep_alive) - 1 : sizeof(close) - 1);
+    if (has_body && (body->len > COPY_MAX || body->secret)) {
         evbuffer_add_reference(out, body->ptr, body->len, wipe_sent, body->ptr);
         *body = BUF(body->max);
     } else {
+        if (has_body)
+            evbuffer_add(out, body->ptr, body->len);
         buf_free(body);
     }
 }

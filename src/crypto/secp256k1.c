@@ -9,7 +9,7 @@
 
 struct k256_key {
     secp256k1_context *ctx;
-    uint8_t secret[K256_SECRET_LEN];
+    uint8_t *secret; /* in guarded memory */
     uint8_t point[K256_POINT_LEN];
 };
 
@@ -18,7 +18,8 @@ void k256_key_free(struct k256_key *key)
     if (!key)
         return;
     secp256k1_context_destroy(key->ctx);
-    OPENSSL_secure_clear_free(key, sizeof(*key));
+    OPENSSL_secure_clear_free(key->secret, K256_SECRET_LEN);
+    free(key);
 }
 
 /* Blinding protects the scalar from side channels; without kernel randomness nothing is safe. */
@@ -35,11 +36,12 @@ static secp256k1_context *blinded_context(void)
 
 struct k256_key *k256_key_from_bytes(const uint8_t *secret)
 {
-    struct k256_key *key = OPENSSL_secure_zalloc(sizeof(*key));
+    struct k256_key *key = xcalloc(1, sizeof(*key));
     size_t len = K256_POINT_LEN;
     secp256k1_pubkey pub;
 
-    ossl_must(key != NULL);
+    key->secret = OPENSSL_secure_zalloc(K256_SECRET_LEN);
+    ossl_must(key->secret != NULL);
     key->ctx = blinded_context();
     if (!secp256k1_ec_seckey_verify(key->ctx, secret) ||
         !secp256k1_ec_pubkey_create(key->ctx, &pub, secret)) {
