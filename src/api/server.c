@@ -209,6 +209,7 @@ static void put_reply(struct api_request *req, int status, const char *type, str
     static const char keep_alive[] = "Connection: keep-alive\r\n\r\n";
     static const char close[] = "Connection: close\r\n\r\n";
     struct evbuffer *out = stream_out(req->client);
+    bool has_body = body->len && !req->is_head && status != 204;
 
     evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n%s%s%s", status, http_reason(status),
                         date_text(req->server), type ? "Content-Type: " : "", type ? type : "",
@@ -221,13 +222,12 @@ static void put_reply(struct api_request *req, int status, const char *type, str
         evbuffer_add_printf(out, "X-Request-Id: %s\r\n", req->id);
     evbuffer_add(out, req->keep ? keep_alive : close,
                  req->keep ? sizeof(keep_alive) - 1 : sizeof(close) - 1);
-    if (req->is_head || status == 204)
-        body->len = 0;
-    if (body->len > COPY_MAX || body->secret) {
+    if (has_body && (body->len > COPY_MAX || body->secret)) {
         evbuffer_add_reference(out, body->ptr, body->len, wipe_sent, body->ptr);
         *body = BUF(body->max);
     } else {
-        evbuffer_add(out, body->ptr, body->len);
+        if (has_body)
+            evbuffer_add(out, body->ptr, body->len);
         buf_free(body);
     }
 }

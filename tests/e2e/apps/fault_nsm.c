@@ -23,9 +23,10 @@ enum fault {
 
 struct fault_nsm {
     struct soft_nsm *soft;
-    pthread_mutex_t lock; /* over everything below */
+    struct connection *connections; /* all there ever were; the client dials one at a time */
+    pthread_mutex_t lock;           /* over everything below */
     pthread_cond_t changed;
-    size_t connections, ending; /* `ending` of them have sent their last */
+    size_t ending; /* so many have sent their last and are not closed yet */
     size_t seen[NSM_GET_RANDOM + 1];
     struct buf last[NSM_GET_RANDOM + 1]; /* request of each operation */
     enum fault fault;
@@ -36,7 +37,9 @@ struct fault_nsm {
 };
 
 struct connection {
+    struct connection *next;
     struct fault_nsm *f;
+    pthread_t thread;
     int fd;
 };
 
@@ -55,10 +58,13 @@ struct fault_nsm *fault_nsm_new(struct soft_nsm *soft)
 
 void fault_nsm_free(struct fault_nsm *f)
 {
-    pthread_mutex_lock(&f->lock);
-    while (f->connections)
-        pthread_cond_wait(&f->changed, &f->lock);
-    pthread_mutex_unlock(&f->lock);
+    struct connection *c, *next;
+
+    for (c = f->connections; c; c = next) {
+        next = c->next;
+        pthread_join(c->thread, NULL);
+        free(c);
+    }
     buf_free(&f->bytes);
     buf_free(&f->document);
     for (size_t i = 0; i < ARRAY_LEN(f->last); i++)
@@ -186,9 +192,7 @@ static void *serve(void *arg)
     while (serve_request(f, c->fd, &is_last))
         continue;
     fd_close(&c->fd);
-    free(c);
     pthread_mutex_lock(&f->lock);
-    f->connections--;
     f->ending -= is_last;
     pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->lock);
@@ -199,21 +203,16 @@ int fault_nsm_dial(void *arg, struct error *err)
 {
     struct connection *c = xcalloc(1, sizeof(*c));
     struct fault_nsm *f = arg;
-    pthread_t thread;
-    int fds[2], rc;
+    int fds[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
         free(c);
         return error_sys(err, errno, "socketpair");
     }
-    *c = (struct connection){f, fds[1]};
-    pthread_mutex_lock(&f->lock);
-    f->connections++;
-    pthread_mutex_unlock(&f->lock);
-    rc = pthread_create(&thread, NULL, serve, c);
-    if (rc != 0)
+    *c = (struct connection){.next = f->connections, .f = f, .fd = fds[1]};
+    f->connections = c;
+    if (pthread_create(&c->thread, NULL, serve, c) != 0)
         abort();
-    pthread_detach(thread);
     return fds[0];
 }
 
