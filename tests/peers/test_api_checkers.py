@@ -4,11 +4,13 @@ keys anew; it offers no GCM, which Python's cryptography does in its place (and 
 
 import base64
 import concurrent.futures
+import hashlib
 import json
 import random
 import subprocess
 
 import cbor2
+import ecdsa
 import pytest
 from Crypto.Hash import keccak
 from cryptography import x509
@@ -20,6 +22,7 @@ from pycose.keys import EC2Key
 from pycose.keys.curves import P384
 from pycose.messages import Sign1Message
 
+from api_stand import Stand
 from conftest import BIN
 from live import API, AUX
 
@@ -111,6 +114,42 @@ def test_documents_bind_what_was_signed(live, dice):
             payload = verified(base64.b64decode(document), keys)
             assert payload["nonce"] == nonce and payload["public_key"] == spki
             assert json.loads(payload["user_data"]) == {"eth_addr": eth["address"]}
+
+
+# ---- a thousand keys ----
+
+ORDER = ecdsa.SECP256k1.order
+
+
+def one_key(directory, dice):
+    """A server with a key of ours, and what ecdsa makes of the same key: both use the nonce of RFC 6979, so the bytes are equal."""
+    secret = dice.choice([dice.randrange(1, ORDER), dice.randrange(1, ORDER), dice.getrandbits(200) + 1, 1, ORDER - 1])
+    own = ecdsa.SigningKey.from_secret_exponent(secret, ecdsa.SECP256k1)
+    address = "0x" + keccak256(own.verifying_key.to_string())[-20:].hex()
+    message = text_of(dice, dice.randrange(1, 200))
+    raw = message.encode()
+    digest = keccak256(b"\x19Ethereum Signed Message:\n%d" % len(raw) + raw)
+    directory.mkdir(exist_ok=True)
+    stand = Stand(directory, eth=f"{secret:064x}")
+    try:
+        assert stand.get("/v1/eth/address")["address"] == address
+        reply = stand.post("/v1/eth/sign", {"message": message})
+    finally:
+        stand.stop()
+    r, s = own.sign_digest_deterministic(digest, hashfunc=hashlib.sha256, sigencode=lambda r, s, order: (r, min(s, order - s)))
+    assert reply["signature"][:130] == f"0x{r:064x}{s:064x}" and reply["address"] == address
+    keys = ecdsa.VerifyingKey.from_public_key_recovery_with_digest(bytes.fromhex(reply["signature"][2:130]), digest, ecdsa.SECP256k1)
+    # The library gives the point with even y first.
+    assert keys[int(reply["signature"][130:], 16)] == own.verifying_key
+
+
+def test_a_thousand_keys(dice, tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        places = [tmp_path / "a", tmp_path / "b"]
+        lanes = [pool.submit(lambda place, own: [one_key(place, own) for _ in range(TRIPS // 2)], place,
+                             random.Random(dice.getrandbits(64))) for place in places]
+        for lane in lanes:
+            lane.result()
 
 
 # ---- encryption ----
