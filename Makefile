@@ -51,7 +51,8 @@ test: unit e2e fuzz
 ## make test-peers  conformance against third-party programs, which it installs
 test-peers: all kernel
 	@tools/deps test peers
-	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(PYTHON) -m pytest -p no:cacheprovider -q tests/peers \
+	@tools/peers $(BUILD)
+	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(BUILD)/peers/venv/bin/python -m pytest -p no:cacheprovider -q tests/peers \
 	    --junitxml=$(BUILD)/pytest-peers.xml $(ARGS)
 
 ## make lint        format, clang-tidy, cppcheck, gcc's analyzer, house rules

@@ -95,6 +95,18 @@ def test_runtime_started_by_hand_says_what_is_missing(options, text):
     assert r.stderr.endswith("capsule-runtime: hint: see capsule-runtime --help\n")
 
 
+@pytest.mark.parametrize("value, refused", [("1", True), (" TRUE\n", True), ("yes", True), ("On", True), ("0", False),
+                                            ("", False), ("2", False)])
+def test_keys_are_not_drawn_without_a_security_module(pair, monkeypatch, value, refused):
+    """Whatever the reference's switch for that says (capsule-api 4 and 12.12)."""
+    monkeypatch.setenv("CAPSULE_RUNTIME_ALLOW_WEAK_RNG_FALLBACK", value)
+    p = pair(api={"listen_port": free_port()})
+    p.runtime("true")
+    out, err = p.shell().communicate(timeout=20)
+    assert p.shell_process.returncode == 108 and b"the Capsule API needs a security module" in err
+    assert (b"refused: keys are drawn from the security module or not at all" in out) == refused
+
+
 def test_broken_manifest_inside_is_printed_on_the_host(pair, tmp_path):
     p = pair()
     good = tmp_path / "good.yaml"
