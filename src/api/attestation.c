@@ -7,6 +7,8 @@
 #include "codec/json.h"
 #include "crypto/pem.h"
 
+#include <errno.h>
+
 void attestation_init(struct attestation *a, const struct capsule_api *api)
 {
     *a = (struct attestation){
@@ -145,12 +147,20 @@ void attestation_ask(struct attestation *a)
     a->failed = nsm_attest(a->nsm, user_data, nonce, key, &a->document, &a->err) < 0;
 }
 
+void nsm_fail(struct api_request *req, const struct error *err)
+{
+    if (err->sys == ECANCELED)
+        api_fail(req, 503, "overloaded", "the service is stopping");
+    else
+        api_fail(req, 500, "nsm_failure", err->msg);
+}
+
 void attestation_fail(struct api_request *req, const struct attestation *a)
 {
     if (a->err.kind == ERR_LIMIT || a->err.kind == ERR_INVALID)
         api_fail(req, 400, "attestation_input_too_large", a->err.msg);
     else
-        api_fail(req, 500, "nsm_failure", a->err.msg);
+        nsm_fail(req, &a->err);
 }
 
 static void ask(void *data)

@@ -140,6 +140,8 @@ void capsule_api_stop(struct capsule_api *api)
 {
     if (!api)
         return;
+    if (api->nsm)
+        nsm_cancel(api->nsm); /* or an NSM that hangs would hold up its pool, and so the end */
     /* The pools first: their jobs answer requests that the servers own. */
     loop_pool_stop(&api->nsm_pool);
     loop_pool_stop(&api->crypto_pool);

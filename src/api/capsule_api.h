@@ -16,7 +16,7 @@ struct capsule_api;
 struct capsule_api_config {
     uint16_t port;
     uint16_t aux_port; /* 0: no Aux API */
-    struct nsm *nsm;   /* stays the caller's; must outlive the API */
+    struct nsm *nsm;   /* stays the caller's; must outlive the API, whose stop cancels it */
     int64_t aux_ms;    /* 0: API_AUX_MS */
     size_t replay_max; /* messages that the replay cache holds; 0: REPLAY_MAX */
 };

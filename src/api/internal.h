@@ -53,6 +53,8 @@ void attestation_release(struct attestation *a);
 void attestation_end_user_data(const struct capsule_api *api, struct json_writer *w);
 /* Asks the NSM: blocks, so it belongs into the pool. */
 void attestation_ask(struct attestation *a);
+/* Answers for an NSM call that failed: 500, or 503 when the service is stopping. */
+void nsm_fail(struct api_request *req, const struct error *err);
 /* Answers the request of a failed one. */
 void attestation_fail(struct api_request *req, const struct attestation *a);
 

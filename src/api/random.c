@@ -29,7 +29,7 @@ static void on_ready(struct reservoir_waiter *w, enum reservoir_result result,
     } else {
         d->drop(d->data);
         if (result == RESERVOIR_FAILED)
-            api_fail(d->req, 500, "nsm_failure", err->msg);
+            nsm_fail(d->req, err);
         else
             api_fail(d->req, 503, "overloaded", "the service is stopping");
     }

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -24,6 +25,7 @@ struct nsm {
     pthread_cond_t turn_over;
     bool busy;              /* it is somebody's turn */
     unsigned short_waiting; /* short calls that wait for theirs */
+    int cancel_fd;          /* an eventfd, readable once cancelled */
     int fd;                 /* -1: a stream that is not connected */
     int (*dial)(void *arg, struct error *err);
     void *dial_arg;
@@ -70,14 +72,22 @@ static const struct backend device_backend = {device_exchange};
 
 /* ---- stream ---- */
 
-static int wait_for(int fd, short events, int64_t deadline, struct error *err)
+static int cancelled(struct error *err)
 {
-    struct pollfd p = {.fd = fd, .events = events};
+    return error_sys(err, ECANCELED, "the NSM is not waited for any more");
+}
+
+static int wait_for(const struct nsm *nsm, short events, int64_t deadline, struct error *err)
+{
+    struct pollfd p[] = {{.fd = nsm->fd, .events = events},
+                         {.fd = nsm->cancel_fd, .events = POLLIN}};
 
     for (;;) {
         int64_t left = deadline - clock_mono_ms();
-        int ready = left > 0 ? poll(&p, 1, (int)left) : 0;
+        int ready = left > 0 ? poll(p, ARRAY_LEN(p), (int)left) : 0;
 
+        if (ready > 0 && p[1].revents)
+            return cancelled(err);
         if (ready > 0)
             return 0;
         if (ready == 0)
@@ -87,16 +97,16 @@ static int wait_for(int fd, short events, int64_t deadline, struct error *err)
     }
 }
 
-static int send_all(int fd, struct slice bytes, int64_t deadline, struct error *err)
+static int send_all(const struct nsm *nsm, struct slice bytes, int64_t deadline, struct error *err)
 {
     while (bytes.len > 0) {
-        ssize_t n = send(fd, bytes.ptr, bytes.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = send(nsm->fd, bytes.ptr, bytes.len, MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (n >= 0) {
             bytes.ptr += n;
             bytes.len -= (size_t)n;
         } else if (errno == EAGAIN) {
-            if (wait_for(fd, POLLOUT, deadline, err) < 0)
+            if (wait_for(nsm, POLLOUT, deadline, err) < 0)
                 return -1;
         } else if (errno != EINTR) {
             return error_sys(err, errno, "sending to the soft NSM");
@@ -105,10 +115,11 @@ static int send_all(int fd, struct slice bytes, int64_t deadline, struct error *
     return 0;
 }
 
-static int recv_all(int fd, uint8_t *out, size_t len, int64_t deadline, struct error *err)
+static int recv_all(const struct nsm *nsm, uint8_t *out, size_t len, int64_t deadline,
+                    struct error *err)
 {
     while (len > 0) {
-        ssize_t n = recv(fd, out, len, MSG_DONTWAIT);
+        ssize_t n = recv(nsm->fd, out, len, MSG_DONTWAIT);
 
         if (n > 0) {
             out += n;
@@ -116,7 +127,7 @@ static int recv_all(int fd, uint8_t *out, size_t len, int64_t deadline, struct e
         } else if (n == 0) {
             return error_set(err, ERR_NET, "the soft NSM closed the connection");
         } else if (errno == EAGAIN) {
-            if (wait_for(fd, POLLIN, deadline, err) < 0)
+            if (wait_for(nsm, POLLIN, deadline, err) < 0)
                 return -1;
         } else if (errno != EINTR) {
             return error_sys(err, errno, "reading from the soft NSM");
@@ -125,8 +136,8 @@ static int recv_all(int fd, uint8_t *out, size_t len, int64_t deadline, struct e
     return 0;
 }
 
-static int stream_talk(int fd, struct slice request, struct buf *answer, int64_t deadline,
-                       struct error *err)
+static int stream_talk(const struct nsm *nsm, struct slice request, struct buf *answer,
+                       int64_t deadline, struct error *err)
 {
     AUTO_BUF struct buf message = BUF(4 + NSM_REQUEST_MAX);
     uint8_t head[4], *space;
@@ -136,13 +147,13 @@ static int stream_talk(int fd, struct slice request, struct buf *answer, int64_t
     if (buf_append(&message, head, sizeof(head)) < 0 ||
         buf_append(&message, request.ptr, request.len) < 0)
         return error_set(err, ERR_LIMIT, "the request is longer than %d bytes", NSM_REQUEST_MAX);
-    if (send_all(fd, buf_slice(&message), deadline, err) < 0 ||
-        recv_all(fd, head, sizeof(head), deadline, err) < 0)
+    if (send_all(nsm, buf_slice(&message), deadline, err) < 0 ||
+        recv_all(nsm, head, sizeof(head), deadline, err) < 0)
         return -1;
     len = get_be32(head);
     if (len == 0 || len > NSM_ANSWER_MAX || !(space = buf_reserve(answer, len)))
         return error_set(err, ERR_NET, "the soft NSM announces an answer of %u bytes", len);
-    if (recv_all(fd, space, len, deadline, err) < 0)
+    if (recv_all(nsm, space, len, deadline, err) < 0)
         return -1;
     answer->len += len;
     return 0;
@@ -169,7 +180,7 @@ static int stream_exchange(struct nsm *nsm, struct slice request, struct buf *an
         if (nsm->fd < 0)
             return error_wrap(err, "connecting to the soft NSM");
     }
-    if (stream_talk(nsm->fd, request, answer, deadline, err) == 0)
+    if (stream_talk(nsm, request, answer, deadline, err) == 0)
         return 0;
     fd_close(&nsm->fd); /* what is still under way would be taken for the next answer */
     return -1;
@@ -185,6 +196,7 @@ static struct nsm *new_nsm(const struct backend *backend, int fd)
 
     nsm->backend = backend;
     nsm->fd = fd;
+    nsm->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&nsm->lock, NULL);
     pthread_cond_init(&nsm->turn_over, NULL);
     return nsm;
@@ -212,11 +224,24 @@ struct nsm *nsm_open_stream(int (*dial)(void *arg, struct error *err), void *arg
     return nsm;
 }
 
+void nsm_cancel(struct nsm *nsm)
+{
+    (void)eventfd_write(nsm->cancel_fd, 1);
+}
+
+static bool is_cancelled(const struct nsm *nsm)
+{
+    struct pollfd p = {.fd = nsm->cancel_fd, .events = POLLIN};
+
+    return poll(&p, 1, 0) == 1;
+}
+
 void nsm_close(struct nsm *nsm)
 {
     if (!nsm)
         return;
     fd_close(&nsm->fd);
+    fd_close(&nsm->cancel_fd);
     pthread_cond_destroy(&nsm->turn_over);
     pthread_mutex_destroy(&nsm->lock);
     free(nsm);
@@ -268,6 +293,8 @@ static int exchange(struct nsm *nsm, const struct nsm_request *request, struct b
     AUTO_BUF struct buf out = BUF_SECRET(NSM_REQUEST_MAX);
 
     *bytes = BUF_SECRET(NSM_ANSWER_MAX);
+    if (is_cancelled(nsm))
+        return cancelled(err);
     if (nsm_request_encode(request, &out, err) < 0 ||
         nsm->backend->exchange(nsm, buf_slice(&out), bytes, err) < 0)
         return -1;

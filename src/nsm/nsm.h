@@ -26,6 +26,12 @@ struct nsm *nsm_open_device(const char *path, struct error *err);
  * request, with its dialling, should end within timeout_ms; dial keeps its own limit.
  */
 struct nsm *nsm_open_stream(int (*dial)(void *arg, struct error *err), void *arg, int timeout_ms);
+/*
+ * Ends the stream's call under way, and every later one, with ECANCELED. From any thread; for good.
+ * A device answers by itself, and dialling keeps its own limit.
+ */
+void nsm_cancel(struct nsm *nsm);
+/* No call may be under way. NULL is fine. */
 void nsm_close(struct nsm *nsm);
 
 int nsm_describe(struct nsm *nsm, struct nsm_description *out, struct error *err);

@@ -51,7 +51,7 @@ def start(tmp_path):
     yield start_one
     for s in started:
         if s.port:
-            s.nsm("ok") if s.process.poll() is None else None
+            s.nsm("ok") if s.process.poll() is None and not s.ended else None
             s.stop()
 
 
@@ -319,6 +319,20 @@ def ask_until_it_ends(stand, text, seen, started):
     except Exception as e:  # noqa: to be looked at in the test's thread
         seen.append(e)
         started.set()
+
+
+def test_stop_does_not_wait_for_an_nsm_that_hangs(start):
+    s = start()
+    s.nsm("hang")
+    socks = [send(s, ATTEST) for _ in range(IN_FLIGHT + 2)]
+    s.get("/v1/eth/address")  # by then they are all taken in
+    began = time.monotonic()
+    s.end_api()
+    assert time.monotonic() - began < 10
+    s.process.stdin.write("ok\n")
+    for sock in socks:
+        check_error(Response(sock), 503, "overloaded")
+        sock.close()
 
 
 def test_stop_under_load(start):

@@ -17,6 +17,7 @@
 #include <event2/event.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -38,10 +39,13 @@ static struct nsm *nsm;
 static struct capsule_api *api;
 static struct capsule_api_config config;
 
-static void check(bool ok)
+#define check(ok) check_at(ok, #ok, __LINE__)
+static void check_at(bool ok, const char *what, int line)
 {
-    if (!ok)
-        abort();
+    if (ok)
+        return;
+    fprintf(stderr, "fuzz_api.c:%d: not so: %s (errno %d)\n", line, what, errno);
+    abort();
 }
 
 /* ---- the NSM ---- */
@@ -162,9 +166,13 @@ static int dial(uint16_t port)
     const struct linger reset = {.l_onoff = 1};
     struct sockaddr_in sa = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), rc;
 
-    check(fd >= 0 && connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0);
+    check(fd >= 0);
+    /* Other programs of the machine may hold every port for a moment. */
+    while ((rc = connect(fd, (struct sockaddr *)&sa, sizeof(sa))) < 0 && errno == EADDRNOTAVAIL)
+        usleep(10000);
+    check(rc == 0);
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
     return fd;
 }

@@ -469,6 +469,34 @@ static void test_hostile_module(void **state)
     }
 }
 
+static void *cancel_soon(void *nsm)
+{
+    usleep(50000);
+    nsm_cancel(nsm);
+    return NULL;
+}
+
+static void test_cancel_ends_the_call_under_way_and_later_ones(void **state)
+{
+    struct liar l = {.silent = true};
+    struct nsm *nsm = nsm_open_stream(dial_liar, &l, 60000);
+    int64_t start = clock_mono_ms();
+    struct nsm_description d;
+    struct error err = {0};
+    pthread_t canceller;
+
+    (void)state;
+    assert_int_equal(pthread_create(&canceller, NULL, cancel_soon, nsm), 0);
+    assert_int_equal(nsm_describe(nsm, &d, &err), -1);
+    assert_int_equal(err.sys, ECANCELED);
+    assert_int_equal(nsm_describe(nsm, &d, &err), -1);
+    assert_int_equal(l.dials, 1);
+    assert_true(clock_mono_ms() - start < 20000);
+    pthread_join(canceller, NULL);
+    nsm_close(nsm);
+    pthread_join(liar_thread, NULL);
+}
+
 static void test_silent_module_times_out(void **state)
 {
     struct liar l = {.silent = true};
@@ -648,6 +676,7 @@ int main(void)
         cmocka_unit_test(test_stream_lengths),
         cmocka_unit_test(test_hostile_module),
         cmocka_unit_test(test_silent_module_times_out),
+        cmocka_unit_test(test_cancel_ends_the_call_under_way_and_later_ones),
         cmocka_unit_test(test_many_threads),
         cmocka_unit_test(test_device),
         cmocka_unit_test(test_device_that_is_not_there),
