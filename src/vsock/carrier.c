@@ -30,6 +30,7 @@ int carrier_open(struct event_base *base, const struct carrier_config *config, s
     c->base = base;
     c->side = config->side;
     c->cid = config->cid;
+    atomic_store(&c->host_cid, config->host_cid);
     c->dir_fd = config->kind == CARRIER_UNIX ? config->dir_fd : -1;
     if (c->ops->open(c, err) < 0) {
         free(c);

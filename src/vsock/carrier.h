@@ -37,8 +37,9 @@ enum carrier_side {
 struct carrier_config {
     enum carrier_kind kind;
     enum carrier_side side;
-    uint32_t cid; /* of the enclave; 0 on the vsock enclave side asks the vsock device */
-    int dir_fd;   /* UNIX: the directory, owned by the carrier after success */
+    uint32_t cid;      /* of the enclave; 0 on the vsock enclave side asks the vsock device */
+    uint32_t host_cid; /* vsock, enclave side: where the host answers, or 0 to find out */
+    int dir_fd;        /* UNIX: the directory, owned by the carrier after success */
 };
 
 /* On the UNIX enclave side this binds v.sock, which accepts from this moment on. */

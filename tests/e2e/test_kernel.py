@@ -148,7 +148,8 @@ def test_boots_to_the_runtime(boot, platform, probe):
         found.setdefault(key, []).append(value)
     assert received == b"\xb7"
     assert found["pid"] == ["1"], console
-    assert found["arg"] == ["/sbin/capsule-runtime", "--config-dir", "/etc/capsule", "--launch", "/proc/self/fd/3"]
+    assert found["arg"] == ["/sbin/capsule-runtime", "--config-dir", "/etc/capsule", "--launch", "/proc/self/fd/3",
+                            "--host-cid", "2"]
     assert found["launch"] == [launch.decode().rstrip()]
     assert found["cpus"] == ["2"]
     assert found["mtime"] == ["1234567890"]
