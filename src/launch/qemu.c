@@ -150,7 +150,8 @@ static int start(const struct launch_request *req, struct launched *l, struct er
         return error_set(err, ERR_INTERNAL, "no directory for the carrier's sockets");
     kvm = qemu_host_has_kvm(l->host.qemu, why);
     warn_mode(kvm, why);
-    if (qemu_image_open(req, &l->image, err) < 0 || listen_for_heartbeat(req, l, err) < 0)
+    if (qemu_image_open(req, kvm ? 0 : qemu_host_tsc_khz(), &l->image, err) < 0 ||
+        listen_for_heartbeat(req, l, err) < 0)
         return -1;
     if (qemu_machine_start(&l->machine, req, &l->host, &l->image, kvm, &l->console, err) < 0) {
         qemu_machine_kill(&l->machine);

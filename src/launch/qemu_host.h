@@ -36,4 +36,11 @@ int qemu_host_open_vsock(uint32_t cid, struct error *err);
  */
 bool qemu_host_has_kvm(const char *qemu, char why[QEMU_WHY_SIZE]);
 
+/*
+ * The frequency of this processor's time stamp counter, measured within some milliseconds, or 0
+ * where it has none that always ticks alike. An emulated machine's counter is this one, but its
+ * kernel cannot find the frequency out: the emulated timers that it would compare with come late.
+ */
+unsigned long qemu_host_tsc_khz(void);
+
 #endif

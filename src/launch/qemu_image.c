@@ -13,8 +13,9 @@
 #define MIB 1048576u
 /* Of COMMAND_LINE_SIZE, 2048 on x86: QEMU appends " virtio_mmio.device=512@0xfeb00e00:12". */
 #define CMDLINE_ROOM 1900u
-#define KERNEL_NEEDS (24 * (uint64_t)MIB) /* ours boots in less with an empty ramdisk, but barely  \
-                                           */
+#define KERNEL_NEEDS                                                                               \
+    (24 * (uint64_t)MIB) /* ours boots in less with an empty ramdisk, but barely                   \
+                          */
 #define SECTION_HEAD 12
 
 /* ---- kernel and ramdisks ---- */
@@ -94,12 +95,14 @@ static int check_memory(const struct launch_request *req, const struct eif_info 
  * console=: so that a panic is seen; reboot=t: microvm has no keyboard controller, and a triple
  * fault is a reset too (docs/kernel.md); panic=-1: at once. The last of equal words wins.
  */
-static int make_cmdline(const struct launch_request *req, struct slice own, struct buf *out,
-                        struct error *err)
+static int make_cmdline(const struct launch_request *req, struct slice own, unsigned long tsc_khz,
+                        struct buf *out, struct error *err)
 {
     int rc = buf_append(out, own.ptr, own.len);
 
     rc |= buf_append_str(out, " console=ttyS0 reboot=t panic=-1 " CMDLINE_SOFT_NSM);
+    if (tsc_khz)
+        rc |= buf_printf(out, " tsc_early_khz=%lu tsc=reliable", tsc_khz);
     if (!req->debug)
         rc |= buf_append_str(out, " quiet");
     if (req->verbosity > 0)
@@ -115,7 +118,7 @@ static int make_cmdline(const struct launch_request *req, struct slice own, stru
 }
 
 static int read_cmdline(const struct launch_request *req, int fd, const struct eif_info *info,
-                        struct qemu_image *out, struct error *err)
+                        unsigned long tsc_khz, struct qemu_image *out, struct error *err)
 {
     AUTO_BUF struct buf raw = BUF(EIF_CMDLINE_READ_MAX), text = BUF(CMDLINE_ROOM);
     const struct eif_section *s = eif_section_find(info, EIF_CMDLINE, 0);
@@ -126,7 +129,7 @@ static int read_cmdline(const struct launch_request *req, int fd, const struct e
     /* An image of another tool may have an empty one. */
     if (raw.len && eif_cmdline_clean(buf_slice(&raw), &clean, err) < 0)
         return error_wrap(err, "%s", req->eif_path);
-    if (make_cmdline(req, clean, &text, err) < 0)
+    if (make_cmdline(req, clean, tsc_khz, &text, err) < 0)
         return -1;
     out->cmdline = xstrdup(buf_cstr(&text));
     return 0;
@@ -134,7 +137,8 @@ static int read_cmdline(const struct launch_request *req, int fd, const struct e
 
 /* ---- all of it ---- */
 
-int qemu_image_open(const struct launch_request *req, struct qemu_image *out, struct error *err)
+int qemu_image_open(const struct launch_request *req, unsigned long tsc_khz, struct qemu_image *out,
+                    struct error *err)
 {
     AUTO_FD int own = req->eif_fd < 0 ? open(req->eif_path, O_RDONLY | O_CLOEXEC) : -1;
     int fd = req->eif_fd < 0 ? own : req->eif_fd;
@@ -153,7 +157,7 @@ int qemu_image_open(const struct launch_request *req, struct qemu_image *out, st
         return -1;
     out->kernel_fd = gather(fd, req->eif_path, &info, EIF_KERNEL, &kernel_size, err);
     if (out->kernel_fd >= 0 && check_kernel(out, kernel_size, req->eif_path, err) == 0 &&
-        read_cmdline(req, fd, &info, out, err) == 0) {
+        read_cmdline(req, fd, &info, tsc_khz, out, err) == 0) {
         out->initrd_fd = gather(fd, req->eif_path, &info, EIF_RAMDISK, &out->initrd_size, err);
         if (out->initrd_fd >= 0)
             return 0;

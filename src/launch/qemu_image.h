@@ -15,9 +15,11 @@ struct qemu_image {
 /*
  * Reads the image of a request. The image was measured before (soft NSM), so its checksum is not
  * compared again. Refuses what cannot boot here: another architecture, a command line that the
- * kernel would cut, ramdisks that cannot be unpacked in req->memory_mb.
+ * kernel would cut, ramdisks that cannot be unpacked in req->memory_mb. `tsc_khz` is told to the
+ * kernel unless it is 0.
  */
-int qemu_image_open(const struct launch_request *req, struct qemu_image *out, struct error *err);
+int qemu_image_open(const struct launch_request *req, unsigned long tsc_khz, struct qemu_image *out,
+                    struct error *err);
 /* Gives back the memory of both files, once the machine has read them for the first and last time.
  */
 void qemu_image_forget(struct qemu_image *image);
