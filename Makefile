@@ -39,10 +39,10 @@ unit: all
 	@tools/deps test
 	meson test -C $(BUILD) --no-rebuild --print-errorlogs
 
-## make e2e         end-to-end tests: real processes, sockets and images (ARGS for pytest)
+## make e2e         end-to-end tests: real processes, sockets and images (ARGS for pytest; LAUNCHER=qemu)
 e2e: all kernel
 	@tools/deps test
-	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e \
+	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(if $(LAUNCHER),CAPSULE_TEST_LAUNCHER=$(LAUNCHER)) $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e \
 	    --junitxml=$(BUILD)/pytest-e2e.xml $(ARGS)
 
 ## make test        unit, e2e and fuzz

@@ -3,7 +3,7 @@
 import http.client
 import time
 
-from conftest import wait_for
+from conftest import LAUNCHER, wait_for
 
 
 class Running:
@@ -12,7 +12,7 @@ class Running:
     def __init__(self, capsule, directory, *args, **kw):
         self.out, self.err = directory / "stdout", directory / "stderr"
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
-            self.process = capsule.start("run", "--launcher", "sandbox", *args, stdout=out, stderr=err, **kw)
+            self.process = capsule.start("run", "--launcher", LAUNCHER, *args, stdout=out, stderr=err, **kw)
 
     def stdout(self):
         return self.out.read_bytes()

@@ -115,11 +115,12 @@ static void make_args(struct args *a, const struct launch_request *req,
     add_pair(a, "-name", "capsule");
     add_pair(a, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny");
     add_pair(a, "-display", "none");
-    add_pair(a, "-machine",
-             kvm ? "microvm,acpi=off,pic=on,pit=on,rtc=on,memory-backend=mem,"
-                   "accel=kvm"
-                 : "microvm,acpi=off,pic=on,pit=on,rtc=on,memory-backend=mem,"
-                   "accel=tcg");
+    add_pair(a, "-machine", "microvm,acpi=off,pic=on,pit=on,rtc=on,memory-backend=mem");
+    /*
+     * One thread for all emulated processors: with one each, QEMU 7.2 now and then runs code that
+     * another processor has just patched, and the kernel dies of its own breakpoints.
+     */
+    add_pair(a, "-accel", kvm ? "kvm" : "tcg,thread=single");
     add_pair(a, "-cpu", kvm ? "host" : "max");
     add_text(a, "-smp", "%u", req->cpu_count);
     add_text(a, "-m", "%uM", req->memory_mb);

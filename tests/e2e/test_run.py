@@ -17,7 +17,7 @@ import zlib
 
 import pytest
 
-from conftest import BIN, Capsule, free_port, wait_for, write_manifest
+from conftest import BIN, LAUNCHER, Capsule, free_port, wait_for, write_manifest
 from running import Running, request
 
 BUSYBOX = shutil.which("busybox")
@@ -337,7 +337,7 @@ def test_ordinary_user(make_rootfs, tmp_path, request):
     subprocess.run([*prefix, "build"], check=True, capture_output=True, **kw)
     port = free_port()
     with open(base / "log", "wb") as log:
-        p = subprocess.Popen([*prefix, "run", "--launcher", "sandbox", "-p", f"127.0.0.1:{port}:8080"], stdout=log, stderr=log, **kw)
+        p = subprocess.Popen([*prefix, "run", "--launcher", LAUNCHER, "-p", f"127.0.0.1:{port}:8080"], stdout=log, stderr=log, **kw)
     try:
         got = wait_for(lambda: p.poll() is not None or try_get(port), 20, "an answer")
         assert got == b"hello\n", (base / "log").read_text()
