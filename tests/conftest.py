@@ -23,6 +23,7 @@ APPS = BIN.parent / "tests" / "e2e" / "apps"
 LAUNCHER = os.environ.get("CAPSULE_TEST_LAUNCHER", "sandbox")
 USER_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "capsule"
 os.environ["PATH"] += f":{USER_CACHE}/tools/bin"  # tools/vhost-device-vsock
+SLOW = 1 if LAUNCHER == "sandbox" else 6  # an emulated machine takes so many times longer, at most
 in_sandbox = pytest.mark.skipif(LAUNCHER != "sandbox", reason="is about the sandbox")
 
 
@@ -43,7 +44,8 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 # ---- no process outlives its test ----
 
 def pytest_configure(config):
-    """A run for a launcher that this machine does not have must fail, not skip everything. Then puts a parent above pytest that inherits and reaps every process whose own parent dies: what is
+    """A run for a launcher that this machine lacks fails: skipping all would look like success. Then puts a
+    parent above pytest that inherits and reaps every process whose own parent dies: what is
     below it and not below pytest has been orphaned by a test, and can be found and killed."""
     if LAUNCHER == "qemu" and vm_missing():
         pytest.exit(f"CAPSULE_TEST_LAUNCHER=qemu: {vm_missing()}", 1)

@@ -400,7 +400,7 @@ static int run(struct shell *sh)
     } else {
         status = err.kind == ERR_USAGE ? SHELL_EXIT_USAGE : SHELL_EXIT_ERROR;
     }
-    if (status == SHELL_EXIT_ERROR || (!started && !sh->stopping))
+    if (err.kind != ERR_NONE && (status == SHELL_EXIT_ERROR || !started) && !sh->stopping)
         error_print(started ? "capsule" : "capsule-shell", &err);
     if (shut_down(sh, &end) < 0) {
         error_print("capsule-shell", &end);
