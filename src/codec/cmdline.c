@@ -35,6 +35,8 @@ struct cmdline_words cmdline_parse(struct slice text)
             words.soft_nsm = true;
         else if (slice_equal_str(w, CMDLINE_LOG_JSON))
             words.log_json = true;
+        else if (slice_equal_str(w, CMDLINE_WHOLE_CLOSE))
+            words.no_half_close = true;
         else if (w.len == verbose_len + 1 && memcmp(w.ptr, CMDLINE_VERBOSE, verbose_len) == 0 &&
                  (w.ptr[verbose_len] == '1' || w.ptr[verbose_len] == '2'))
             words.verbosity = w.ptr[verbose_len] - '0';

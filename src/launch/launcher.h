@@ -50,6 +50,8 @@ struct launcher_ops {
     bool confidential;   /* false: start() warns loudly, once, on standard error */
     /* Whether it uses the UNIX carrier on this machine; NULL: never. Called after probe(). */
     bool (*uses_unix_carrier)(void);
+    /* Its UNIX carrier does not pass on the end of one direction alone (carrier_half_closes()). */
+    bool no_half_close;
     /* With AF_VSOCK: has another virtual machine this CID? NULL: it cannot be known beforehand. */
     bool (*cid_taken)(uint32_t cid);
     /* Can this machine use it? 0, or -1 and one sentence why not (with a hint where one exists). */

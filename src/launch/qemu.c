@@ -142,6 +142,7 @@ static int start(const struct launch_request *req, struct launched *l, struct er
 {
     const int64_t began = clock_mono_ms();
     char why[QEMU_WHY_SIZE];
+    struct qemu_words words;
     bool kvm;
 
     if (qemu_host_find(&l->host, err) < 0)
@@ -150,8 +151,9 @@ static int start(const struct launch_request *req, struct launched *l, struct er
         return error_set(err, ERR_INTERNAL, "no directory for the carrier's sockets");
     kvm = qemu_host_has_kvm(l->host.qemu, why);
     warn_mode(kvm, why);
-    if (qemu_image_open(req, kvm ? 0 : qemu_host_tsc_khz(), &l->image, err) < 0 ||
-        listen_for_heartbeat(req, l, err) < 0)
+    words.no_half_close = l->host.device != NULL;
+    words.tsc_khz = kvm ? 0 : qemu_host_tsc_khz();
+    if (qemu_image_open(req, &words, &l->image, err) < 0 || listen_for_heartbeat(req, l, err) < 0)
         return -1;
     if (qemu_machine_start(&l->machine, req, &l->host, &l->image, kvm, &l->console, err) < 0) {
         qemu_machine_kill(&l->machine);
@@ -245,6 +247,7 @@ const struct launcher_ops qemu_launcher = {
     .summary = "a QEMU microvm on this machine; not confidential",
     .confidential = false,
     .uses_unix_carrier = qemu_uses_unix_carrier,
+    .no_half_close = true,
     .cid_taken = qemu_cid_taken,
     .probe = qemu_probe,
     .recommend = qemu_recommend,

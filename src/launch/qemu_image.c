@@ -95,14 +95,16 @@ static int check_memory(const struct launch_request *req, const struct eif_info 
  * console=: so that a panic is seen; reboot=t: microvm has no keyboard controller, and a triple
  * fault is a reset too (docs/kernel.md); panic=-1: at once. The last of equal words wins.
  */
-static int make_cmdline(const struct launch_request *req, struct slice own, unsigned long tsc_khz,
-                        struct buf *out, struct error *err)
+static int make_cmdline(const struct launch_request *req, struct slice own,
+                        const struct qemu_words *words, struct buf *out, struct error *err)
 {
     int rc = buf_append(out, own.ptr, own.len);
 
     rc |= buf_append_str(out, " console=ttyS0 reboot=t panic=-1 " CMDLINE_SOFT_NSM);
-    if (tsc_khz)
-        rc |= buf_printf(out, " tsc_early_khz=%lu tsc=reliable", tsc_khz);
+    if (words->no_half_close)
+        rc |= buf_append_str(out, " " CMDLINE_WHOLE_CLOSE);
+    if (words->tsc_khz)
+        rc |= buf_printf(out, " tsc_early_khz=%lu tsc=reliable", words->tsc_khz);
     if (!req->debug)
         rc |= buf_append_str(out, " quiet");
     if (req->verbosity > 0)
@@ -118,7 +120,7 @@ static int make_cmdline(const struct launch_request *req, struct slice own, unsi
 }
 
 static int read_cmdline(const struct launch_request *req, int fd, const struct eif_info *info,
-                        unsigned long tsc_khz, struct qemu_image *out, struct error *err)
+                        const struct qemu_words *words, struct qemu_image *out, struct error *err)
 {
     AUTO_BUF struct buf raw = BUF(EIF_CMDLINE_READ_MAX), text = BUF(CMDLINE_ROOM);
     const struct eif_section *s = eif_section_find(info, EIF_CMDLINE, 0);
@@ -129,7 +131,7 @@ static int read_cmdline(const struct launch_request *req, int fd, const struct e
     /* An image of another tool may have an empty one. */
     if (raw.len && eif_cmdline_clean(buf_slice(&raw), &clean, err) < 0)
         return error_wrap(err, "%s", req->eif_path);
-    if (make_cmdline(req, clean, tsc_khz, &text, err) < 0)
+    if (make_cmdline(req, clean, words, &text, err) < 0)
         return -1;
     out->cmdline = xstrdup(buf_cstr(&text));
     return 0;
@@ -137,8 +139,8 @@ static int read_cmdline(const struct launch_request *req, int fd, const struct e
 
 /* ---- all of it ---- */
 
-int qemu_image_open(const struct launch_request *req, unsigned long tsc_khz, struct qemu_image *out,
-                    struct error *err)
+int qemu_image_open(const struct launch_request *req, const struct qemu_words *words,
+                    struct qemu_image *out, struct error *err)
 {
     AUTO_FD int own = req->eif_fd < 0 ? open(req->eif_path, O_RDONLY | O_CLOEXEC) : -1;
     int fd = req->eif_fd < 0 ? own : req->eif_fd;
@@ -157,7 +159,7 @@ int qemu_image_open(const struct launch_request *req, unsigned long tsc_khz, str
         return -1;
     out->kernel_fd = gather(fd, req->eif_path, &info, EIF_KERNEL, &kernel_size, err);
     if (out->kernel_fd >= 0 && check_kernel(out, kernel_size, req->eif_path, err) == 0 &&
-        read_cmdline(req, fd, &info, tsc_khz, out, err) == 0) {
+        read_cmdline(req, fd, &info, words, out, err) == 0) {
         out->initrd_fd = gather(fd, req->eif_path, &info, EIF_RAMDISK, &out->initrd_size, err);
         if (out->initrd_fd >= 0)
             return 0;

@@ -188,6 +188,7 @@ void options_take_cmdline(const char *path, struct options *o)
         return;
     words = cmdline_parse(buf_slice(&text));
     o->soft_nsm |= words.soft_nsm;
+    o->carrier.no_half_close |= words.no_half_close;
     if (words.verbosity > o->verbosity)
         o->verbosity = words.verbosity;
     if (words.log_json)

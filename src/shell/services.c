@@ -15,6 +15,7 @@ static int open_unix(struct shell *sh, const char *path, struct error *err)
     struct carrier_config config = {
         .kind = CARRIER_UNIX, .side = CARRIER_HOST, .cid = SHELL_CID_UNIX, .dir_fd = -1};
 
+    config.no_half_close = sh->launcher && sh->launcher->no_half_close;
     config.dir_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (config.dir_fd < 0)
         return error_sys(err, errno, "opening the carrier directory %s", path);

@@ -118,9 +118,8 @@ def test_page_attestation_and_log(vm):
     verify = ["attest", "verify", document, "--root", root, "--nonce", "00ff", "--max-age", "60"]
     vm.capsule.cli(*verify, "--eif", eif, check=0)
     vm.capsule.cli(*verify, "--pcr", f"2={vm.measurements['PCR0']}", check=1)
-    with socket.create_connection(("127.0.0.1", web), 10) as s:
-        s.sendall(b"GET /cgi-bin/quit HTTP/1.0\r\n\r\n")
-        r.ends(5, SECONDS)
+    assert until_closed(web, b"GET /cgi-bin/quit HTTP/1.0\r\n\r\n") is not None
+    r.ends(5, SECONDS)
     lines = r.lines()
     assert lines[:2] == ["first", "3"] and lines[3:5] == ["random", "last"], lines
     assert "capsule.soft_nsm=1" in lines[2]
@@ -166,6 +165,42 @@ def test_clock_that_is_wrong_and_drifts(vm):
     assert 590e6 < first < 700e6, rounds()
     assert b"info clock: stepped" in r.stdout()
     assert max(abs(x) for x in later[4:]) < 2000, rounds()
+    r.process.send_signal(signal.SIGTERM)
+    r.ends(128 + signal.SIGTERM, SECONDS)
+
+
+def until_closed(port, said):
+    """All that comes back until the other side ends the stream."""
+    got = b""
+    with socket.create_connection(("127.0.0.1", port), SECONDS) as s:
+        s.sendall(said)
+        while data := s.recv(65536):
+            got += data
+    return got
+
+
+def test_end_of_a_stream_arrives(vm):
+    """A server that says how much is coming by closing; megabytes that the client is slow to take; a client
+    that goes away."""
+    big = os.urandom(3 << 20)
+    files = {"srv/cgi-bin/short": b"#!/bin/sh\necho; echo short\n", "srv/cgi-bin/big": b"#!/bin/sh\necho; cat /srv/big\n",
+             "srv/big": big}
+    port = free_port()
+    eif = vm.image("httpd -f -p 127.0.0.1:8080 -h /srv", files=files, ingress=[{"listen_port": 8080}])
+    r = vm.start(eif, "-p", f"127.0.0.1:{port}:8080")
+    request(port, "GET", "/", seconds=SECONDS)
+    for _ in range(3):
+        assert until_closed(port, b"GET /cgi-bin/short HTTP/1.0\r\n\r\n").endswith(b"\n\nshort\n")
+    for _ in range(50):
+        socket.create_connection(("127.0.0.1", port), 10).close()
+    with socket.create_connection(("127.0.0.1", port), 60) as s:
+        s.settimeout(60)
+        s.sendall(b"GET /cgi-bin/big HTTP/1.0\r\n\r\n")
+        time.sleep(3)  # a slow client: all buffers on the way are full by then
+        got = b""
+        while data := s.recv(65536):
+            got += data
+    assert got.endswith(b"\n\n" + big)
     r.process.send_signal(signal.SIGTERM)
     r.ends(128 + signal.SIGTERM, SECONDS)
 

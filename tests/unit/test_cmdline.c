@@ -14,7 +14,8 @@ static void test_words(void **state)
         parse("panic=30 capsule.soft_nsm=1 capsule.verbose=2 capsule.log_format=json\n");
 
     (void)state;
-    assert_true(w.soft_nsm && w.log_json);
+    assert_true(w.soft_nsm && w.log_json && !w.no_half_close);
+    assert_true(parse("capsule.half_close=0").no_half_close);
     assert_int_equal(w.verbosity, 2);
     assert_true(parse("capsule.soft_nsm=1").soft_nsm);
     assert_true(parse("\t\"a b\" capsule.soft_nsm=1\n").soft_nsm);
