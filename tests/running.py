@@ -8,7 +8,7 @@ import time
 from conftest import LAUNCHER, SLOW, wait_for, write_manifest
 
 BUSYBOX = shutil.which("busybox")
-TOOLS = "cat date echo head httpd id kill ls nproc pwd reboot setsid sh sleep tail tr true wget".split()
+TOOLS = "cat date echo head httpd id kill ls md5sum nproc pwd reboot setsid sh sleep tail tr true wget".split()
 
 
 class Running:

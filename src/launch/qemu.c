@@ -190,7 +190,7 @@ static void qemu_free(struct launched *l)
 {
     if (!l)
         return;
-    qemu_machine_kill(&l->machine);
+    qemu_machine_free(&l->machine);
     qemu_console_close(&l->console);
     heartbeat_close(&l->heartbeat);
     qemu_image_close(&l->image);

@@ -249,7 +249,12 @@ bool qemu_machine_explain(struct qemu_machine *m, const struct qemu_console *con
 
 void qemu_machine_kill(struct qemu_machine *m)
 {
-    fd_close(&m->end_fd);
     proc_kill(&m->qemu);
     proc_kill(&m->device);
+}
+
+void qemu_machine_free(struct qemu_machine *m)
+{
+    qemu_machine_kill(m);
+    fd_close(&m->end_fd);
 }

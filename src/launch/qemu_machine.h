@@ -17,7 +17,7 @@ struct qemu_machine {
 
 /*
  * Starts both with everything they need as descriptors; what they print goes to *console, which is
- * opened here. Both die with the calling thread. On failure qemu_machine_kill() is still due.
+ * opened here. Both die with the calling thread. On failure qemu_machine_free() is still due.
  */
 int qemu_machine_start(struct qemu_machine *m, const struct launch_request *req,
                        const struct qemu_host *host, const struct qemu_image *image, bool kvm,
@@ -30,7 +30,8 @@ bool qemu_machine_ended(const struct qemu_machine *m);
  */
 bool qemu_machine_explain(struct qemu_machine *m, const struct qemu_console *console,
                           struct error *why);
-/* Kills and reaps both. Safe on QEMU_MACHINE_NONE. */
+/* Kills and reaps both; end_fd stays open for whoever watches it. Safe on QEMU_MACHINE_NONE. */
 void qemu_machine_kill(struct qemu_machine *m);
+void qemu_machine_free(struct qemu_machine *m);
 
 #endif

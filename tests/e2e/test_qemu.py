@@ -3,6 +3,8 @@
 A program of QEMU's name in front of PATH changes what QEMU is started with, where a test needs a machine
 that hangs, or one whose clock is wrong."""
 
+import hashlib
+import http.server
 import json
 import os
 import pathlib
@@ -10,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import threading
 import time
 import zlib
 
@@ -169,6 +172,16 @@ def test_clock_that_is_wrong_and_drifts(vm):
     r.ends(128 + signal.SIGTERM, SECONDS)
 
 
+def test_entropy_comes_from_the_nsm(vm):
+    """A processor without random numbers: the kernel's pool is ready when the runtime has fed it, not before,
+    and nothing waits for it."""
+    vm.wrap('exec "$QEMU" "$@" -cpu max,rdrand=off,rdseed=off')
+    r = vm.start(vm.image("head -c 16 /dev/random >/dev/null; echo drawn", api={"listen_port": 9000}), "-d").ends(0, SECONDS)
+    assert r.lines() == ["drawn"] and b"info api: keys drawn" in r.stdout()
+    console = r.stderr()
+    assert console.index("Run /init as init process") < console.index("random: crng init done")
+
+
 def until_closed(port, said):
     """All that comes back until the other side ends the stream."""
     got = b""
@@ -203,6 +216,33 @@ def test_end_of_a_stream_arrives(vm):
     assert got.endswith(b"\n\n" + big)
     r.process.send_signal(signal.SIGTERM)
     r.ends(128 + signal.SIGTERM, SECONDS)
+
+
+class Origin(http.server.BaseHTTPRequestHandler):
+    body = os.urandom(2 << 20)
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_egress(vm):
+    """Through the proxy inside, vsock, and the host's side, to a server beside capsule-shell."""
+    origin = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Origin)
+    threading.Thread(target=origin.serve_forever, daemon=True).start()
+    try:
+        r = vm.run(f"wget -q -O - http://host:{origin.server_port}/ | md5sum; wget -q -O - http://other:1/ 2>&1; exit 7",
+                   status=7, egress={"allow": ["host"]})
+    finally:
+        origin.shutdown()
+        origin.server_close()
+    assert r.lines()[0] == f"{hashlib.md5(Origin.body).hexdigest()}  -"
+    assert "403" in r.stdout().decode()
 
 
 # ---- how it ends ----
@@ -306,8 +346,8 @@ def test_strangers_on_the_heartbeat_port(vm):
     strangers = []
     for said in [b"\0", b"", b"GET / HTTP/1.0\r\n\r\n", None] + 12 * [b""]:
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(10)
         s.connect(str(path))
+        s.settimeout(10)
         if said is None:
             s.close()
             continue
