@@ -56,6 +56,8 @@ def pytest_configure(config):
     child = os.fork()
     if child == 0:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        # Shells start background jobs with SIGINT ignored, which the programs under test would inherit.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to pytest as well
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
@@ -236,6 +238,15 @@ def make_rootfs(tmp_path, app_libraries):
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory, app_libraries):
+    """A capsule for all tests that only talk to it: see live.py."""
+    from live import Live
+    capsule = Live(tmp_path_factory.mktemp("live"), app_libraries)
+    yield capsule
+    capsule.stop()
 
 
 def write_manifest(path, app, **sections):
