@@ -469,7 +469,7 @@ def test_routes(service):
     address = json.loads(request(service.api, "GET", "/v1/eth/address").body)
     assert json.loads(request(service.aux, "GET", "/v1/eth/address").body) == address
     for port, method, path, status, code in (
-            (service.api, "POST", "/v1/eth/sign", 501, "not_available"), (service.api, "POST", "/v1/s3/get", 400, "s3_not_configured"),
+            (service.api, "POST", "/v1/eth/sign", 400, "missing_field"), (service.api, "POST", "/v1/s3/get", 400, "s3_not_configured"),
             (service.api, "GET", "/v1/app-wallet/address", 503, "app_wallet_unavailable"), (service.aux, "GET", "/v1/random", 404, "not_found"),
             (service.api, "GET", "/v1/nothing", 404, "not_found"), (service.api, "GET", "/v1/eth/sign", 405, "method_not_allowed"),
             (service.api, "OPTIONS", "/v1/attestation", 405, "method_not_allowed"), (service.aux, "GET", "/v1/attestation", 405, "method_not_allowed")):
