@@ -102,7 +102,8 @@ struct launcher_ops {
 const struct launcher_ops *launcher_find(const char *name, struct error *err);
 
 /*
- * The first launcher this machine can use, in the order nitro, nitro-cli, qemu, sandbox. Logs
+ * The first launcher that this machine can use and that recommends itself, else the first that it
+ * can use, in the order nitro, nitro-cli, qemu, sandbox. Logs
  * (info) which it took and why not the ones before it. NULL, with err giving the reason of every
  * one, when there is none.
  */
