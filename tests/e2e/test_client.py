@@ -334,7 +334,7 @@ def test_limit_of_messages(met, tmp_path):
     failed("larger than the limit", "encrypt", "--peer", met.peer, tmp_path / "more")
 
 
-@pytest.mark.parametrize("text", ["", 'Grüße, "enclave" \\ 漢字\t🙂\n', "a" * 1000000])
+@pytest.mark.parametrize("text", ["", 'Grüße, "enclave" \\ 漢字\t🙂\n', "a" * 1000000], ids=["empty", "unicode", "long"])
 def test_messages_from_the_enclave(met, text, tmp_path):
     answer = met.post("/v1/encryption/encrypt", {"plaintext": text, "client_public_key": met.public})
     message = json.dumps(answer).encode()
