@@ -401,7 +401,7 @@ const struct subcommand cmd_run = {
         "      --cpu-count N      instead of defaults.cpu_count\n"
         "      --memory-mb N      instead of defaults.memory_mb\n"
         "      --launcher NAME    nitro, nitro-cli, qemu or sandbox (default auto: the first\n"
-        "                         that this machine can use)\n"
+        "                         that suits this machine)\n"
         "      --mount NAME=DIR   not available in this version\n"
         "      --pull             not available in this version\n"
         "\n"

@@ -366,11 +366,13 @@ int main(int argc, char **argv)
         return fputs(options_help, stdout) < 0;
     if (usage.kind == ERR_NONE && rt.options.version)
         return puts("capsule-runtime " CAPSULE_VERSION) < 0;
+    is_machine =
+        getpid() == 1 && rt.options.carrier.kind == CARRIER_VSOCK && !rt.options.no_bootstrap;
+    if (is_machine)
+        options_take_cmdline("/proc/cmdline", &rt.options);
     log_setup(log_level_of_verbosity(rt.options.verbosity), rt.options.log_format);
     harden(&rt.options);
     crypto_ignore_configuration();
-    is_machine =
-        getpid() == 1 && rt.options.carrier.kind == CARRIER_VSOCK && !rt.options.no_bootstrap;
     side = split(&rt.options.carrier, &wait_status, &err);
     if (side == GUARD_RUNTIME) {
         rt.guard = getppid();

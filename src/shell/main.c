@@ -165,6 +165,15 @@ static unsigned pick(unsigned option, int32_t manifest, unsigned fallback)
     return option ? option : manifest > 0 ? (unsigned)manifest : fallback;
 }
 
+/* Lets the services answer and signals arrive while a launcher waits for its enclave. */
+static bool turn_while_starting(void *arg)
+{
+    struct shell *sh = arg;
+
+    event_base_loop(sh->base, EVLOOP_NONBLOCK);
+    return !sh->stopping;
+}
+
 static void watch_enclave(struct shell *sh)
 {
     int console = sh->launcher->console_fd(sh->launched);
@@ -195,6 +204,8 @@ static int start_enclave(struct shell *sh, struct error *err)
         .cid = carrier_cid(sh->carrier),
         .verbosity = sh->options.verbosity,
         .log_format = sh->options.log_format,
+        .keep_going = turn_while_starting,
+        .arg = sh,
     };
 
     if (!sh->launcher)
@@ -202,7 +213,7 @@ static int start_enclave(struct shell *sh, struct error *err)
     if (sh->options.debug)
         log_warn("shell", "debug mode: the console is readable and all measurements are zero, so "
                           "attestation proves nothing");
-    if (request.carrier_dir) {
+    if (request.carrier_dir && !sh->launcher->foreign_link) {
         door = carrier_make_door(sh->carrier, err);
         if (door < 0)
             return -1;
@@ -276,12 +287,16 @@ static void explain_death(struct shell *sh)
     struct error *why = &sh->failure, err;
     int status = -1;
     char name[16];
+    bool known;
 
     if (sh->console && event_pending(sh->console, EV_READ, NULL))
         sh->launcher->console_pump(sh->launched); /* its last words come before ours */
+    known = sh->launcher->explain && sh->launcher->explain(sh->launched, why);
     if (sh->launcher->reap(sh->launched, &status, &err) < 0)
         log_warn("shell", "cleaning up after the enclave failed", kv_str("reason", err.msg));
-    if (status != -1 && WIFSIGNALED(status)) {
+    if (known) {
+        error_wrap(why, "enclave died");
+    } else if (status != -1 && WIFSIGNALED(status)) {
         status_signal_name(WTERMSIG(status), name);
         error_set(why, ERR_INTERNAL, "enclave died: capsule-runtime was killed by signal %d (%s)",
                   WTERMSIG(status), name);
@@ -404,7 +419,7 @@ static int run(struct shell *sh)
     if (started) {
         follow(sh);
         status = report(sh, &err);
-        if (status == SHELL_EXIT_ERROR)
+        if (status == SHELL_EXIT_ERROR && err.kind != ERR_NONE) /* else it is the app's */
             error_print("capsule", &err);
     } else {
         /* A signal that came meanwhile has only been noted; it may be why the start failed. */

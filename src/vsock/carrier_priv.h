@@ -15,6 +15,7 @@ struct carrier {
     struct event_base *base;
     enum carrier_side side;
     uint32_t cid;
+    bool no_half_close;
     int dir_fd;                    /* UNIX */
     int door_fd;                   /* UNIX, enclave side: given to open(), or -1 */
     _Atomic uint32_t host_cid;     /* vsock, enclave side: the address that worked, or 0 */
