@@ -285,7 +285,9 @@ static int make_rest(const struct enter_plan *plan, int root, struct error *err)
     run = mount_inside(root, "run", "tmpfs", run_options, QUIET, err);
     if (run < 0)
         return -1;
-    tmp = mount_inside(root, "tmp", "tmpfs", tmp_options, QUIET, err);
+    /* Programs unpack libraries into /tmp and map them; capsule-init allows it, too. */
+    tmp = mount_inside(root, "tmp", "tmpfs", tmp_options, QUIET & ~(unsigned int)MOUNT_ATTR_NOEXEC,
+                       err);
     return tmp < 0 ? -1 : 0;
 }
 

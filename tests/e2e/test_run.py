@@ -47,6 +47,11 @@ def ask_to_quit(port):
             pass
 
 
+def test_tmp_takes_programs_and_run_does_not(sandbox):
+    r = sandbox.run("for d in /tmp /run; do cp /bin/busybox $d/busybox; $d/busybox echo ran in $d || echo not in $d; done")
+    assert r.lines()[0] == "ran in /tmp" and r.lines()[-1] == "not in /run"
+
+
 # ---- 1: exit codes ----
 
 
