@@ -9,7 +9,7 @@ PYTHON := /usr/bin/python3
 comma := ,
 
 .DEFAULT_GOAL := all
-.PHONY: all help kernel demo unit e2e test test-peers lint bench fuzz clean deps-build
+.PHONY: all help kernel demo unit e2e test test-vm test-peers lint bench fuzz clean deps-build
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -39,20 +39,29 @@ unit: all
 	@tools/deps test
 	meson test -C $(BUILD) --no-rebuild --print-errorlogs
 
-## make e2e         end-to-end tests: real processes, sockets and images (ARGS for pytest)
+## make e2e         end-to-end tests: real processes, sockets and images (ARGS for pytest; LAUNCHER=qemu)
 e2e: all kernel
 	@tools/deps test
-	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e \
+	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(if $(LAUNCHER),CAPSULE_TEST_LAUNCHER=$(LAUNCHER)) $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e \
 	    --junitxml=$(BUILD)/pytest-e2e.xml $(ARGS)
 
 ## make test        unit, e2e and fuzz
 test: unit e2e fuzz
 
-## make test-peers  conformance against third-party programs, which it installs
+## make test-vm     what runs in a QEMU machine, and the tests of run there; installs vhost-device-vsock
+test-vm: all kernel
+	@tools/deps test
+	@[ -w /dev/vhost-vsock ] || tools/vhost-device-vsock
+	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) CAPSULE_TEST_LAUNCHER=qemu \
+	    $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e/test_qemu.py tests/e2e/test_run.py tests/e2e/test_capsule_api.py \
+	    --junitxml=$(BUILD)/pytest-vm.xml $(ARGS)
+
+## make test-peers  conformance against third-party programs, which it installs, and test-vm
 test-peers: all kernel
 	@tools/deps test peers
 	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(PYTHON) -m pytest -p no:cacheprovider -q tests/peers \
 	    --junitxml=$(BUILD)/pytest-peers.xml $(ARGS)
+	@$(MAKE) --no-print-directory test-vm ARGS=
 
 ## make lint        format, clang-tidy, cppcheck, gcc's analyzer, house rules
 lint: all

@@ -19,14 +19,36 @@ BIN = pathlib.Path(os.environ.get("CAPSULE_BIN", ROOT / "build" / "bin")).resolv
 APPS = BIN.parent / "tests" / "e2e" / "apps"
 
 
+# Where `capsule-cli run` runs in tests that work with any launcher: make e2e LAUNCHER=qemu
+LAUNCHER = os.environ.get("CAPSULE_TEST_LAUNCHER", "sandbox")
+USER_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "capsule"
+os.environ["PATH"] += f":{USER_CACHE}/tools/bin"  # tools/vhost-device-vsock
+SLOW = 1 if LAUNCHER == "sandbox" else 6  # an emulated machine takes so many times longer, at most
+in_sandbox = pytest.mark.skipif(LAUNCHER != "sandbox", reason="is about the sandbox")
+
+
+def vm_missing():
+    """What the launcher `qemu` lacks here, or None."""
+    if os.uname().machine != "x86_64":
+        return "needs x86_64"
+    if not shutil.which("qemu-system-x86_64"):
+        return "needs qemu-system-x86_64"
+    if not os.access("/dev/vhost-vsock", os.R_OK | os.W_OK) and not shutil.which("vhost-device-vsock"):
+        return "needs vhost-device-vsock"
+    return None
+
+
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 # ---- no process outlives its test ----
 
 def pytest_configure(config):
-    """Puts a parent above pytest that inherits and reaps every process whose own parent dies: what is
+    """A run for a launcher that this machine lacks fails: skipping all would look like success. Then puts a
+    parent above pytest that inherits and reaps every process whose own parent dies: what is
     below it and not below pytest has been orphaned by a test, and can be found and killed."""
+    if LAUNCHER == "qemu" and vm_missing():
+        pytest.exit(f"CAPSULE_TEST_LAUNCHER=qemu: {vm_missing()}", 1)
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     for stream in (sys.stdout, sys.stderr):
@@ -132,6 +154,12 @@ class Capsule:
         for name in ("data", "cache", "state", "run"):
             (self.home / name).mkdir(parents=True, exist_ok=True)
         os.chmod(self.home / "run", 0o700)
+        # Whether KVM works is found out once, not in every test.
+        shared = USER_CACHE / "qemu"
+        shared.mkdir(parents=True, exist_ok=True)
+        (self.home / "cache/capsule").mkdir(exist_ok=True)
+        if not (self.home / "cache/capsule/qemu").exists():
+            (self.home / "cache/capsule/qemu").symlink_to(shared)
         self.running = []
 
     def cli(self, *args, check=None, timeout=120, **kw):

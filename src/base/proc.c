@@ -35,6 +35,10 @@ static _Noreturn void child(const struct proc_spec *spec, int report, pid_t pare
     for (size_t i = 0; i < spec->keep_count; i++)
         if (fcntl(spec->keep_fds[i], F_SETFD, 0) < 0)
             goto fail;
+    if (spec->dir && chdir(spec->dir) < 0)
+        goto fail;
+    if (spec->new_session)
+        setsid();
     if (spec->die_with_parent) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
@@ -50,6 +54,26 @@ fail:
     if (write(report, &sys, sizeof(sys)) < 0)
         _exit(126);
     _exit(127);
+}
+
+char *proc_find(const char *program)
+{
+    const char *path = getenv("PATH");
+    const char *dir = path ? path : "/usr/bin:/bin", *end;
+
+    if (strchr(program, '/'))
+        return access(program, X_OK) == 0 ? xstrdup(program) : NULL;
+    for (;; dir = end + 1) {
+        char *file;
+
+        end = strchrnul(dir, ':');
+        file = xasprintf("%.*s/%s", (int)(end - dir), dir, program);
+        if (end > dir && access(file, X_OK) == 0)
+            return file;
+        free(file);
+        if (!*end)
+            return NULL;
+    }
 }
 
 int proc_start(const struct proc_spec *spec, struct proc *out, struct error *err)
@@ -183,7 +207,7 @@ int proc_run(const char *const *argv, int timeout_ms, struct buf *out, struct er
     CLEANUP(proc_kill) struct proc p = PROC_NONE;
     int64_t deadline = clock_mono_ms() + timeout_ms;
     int o[2], e[2], rc, status = 0, fds[2];
-    struct proc_spec spec = {.argv = argv, .stdin_fd = -1};
+    struct proc_spec spec = {.argv = argv, .stdin_fd = -1, .die_with_parent = true};
 
     if (pipe2(o, O_CLOEXEC) < 0)
         return error_sys(err, errno, "running %s", argv[0]);

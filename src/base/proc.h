@@ -23,6 +23,8 @@ struct proc_spec {
     const int *keep_fds; /* ascending; stay open in the child under the same numbers */
     size_t keep_count;
     bool die_with_parent; /* SIGKILL when the thread that started it ends */
+    bool new_session;     /* out of reach of the terminal's signals */
+    const char *dir;      /* working directory; NULL: ours */
 };
 
 /*
@@ -30,6 +32,11 @@ struct proc_spec {
  * executed is reported here, with its name and the reason.
  */
 int proc_start(const struct proc_spec *spec, struct proc *out, struct error *err);
+/*
+ * Where PATH has a program that may be executed; a name with a slash stands for itself. The caller
+ * frees it. NULL when there is none.
+ */
+char *proc_find(const char *program) MUST_USE;
 /*
  * Waits up to timeout_ms (-1: for ever) and stores the wait status (as from waitpid). Returns 1
  * when it ended (*p is then PROC_NONE), 0 at the time-out, -1 with err.

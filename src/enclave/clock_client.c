@@ -87,11 +87,8 @@ static int64_t apply(struct clock_client *c, int64_t offset)
     int64_t before = clock_real_ns();
     int rc = 0;
 
-    if (c->spec.measure_only) {
-        log_debug("clock", "measured only", kv_int("offset_us", offset / 1000),
-                  kv_int("rtt_us", c->stats.rtt_ns / 1000));
+    if (c->spec.measure_only)
         return offset;
-    }
     switch (action) {
     case CLOCK_KEEP:
         return 0;
@@ -150,6 +147,8 @@ static void round_done(struct clock_client *c)
     }
     c->stats.offset_ns = offset;
     c->stats.rtt_ns = clock_rtt(&c->best);
+    log_debug("clock", "round", kv_int("offset_us", offset / 1000),
+              kv_int("rtt_us", c->stats.rtt_ns / 1000));
     c->expected_ns = apply(c, offset);
     c->stats.synced = true;
     c->stats.rounds_good++;

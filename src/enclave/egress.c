@@ -165,6 +165,8 @@ void egress_conn_handover(struct egress_conn *c)
     seed = stream_peek(c->client, evbuffer_get_length(stream_in(c->client)));
     c->relay =
         relay_new(c->e->base, stream_take_fd(c->client), stream_take_fd(c->up), on_relay_end, c);
+    if (!carrier_half_closes(c->e->carrier))
+        relay_set_whole_link(c->relay, RELAY_B, false);
     if (seed.len)
         rc = relay_seed(c->relay, seed, &err);
     stream_free(c->client);

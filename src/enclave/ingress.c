@@ -107,6 +107,8 @@ static void begin_relay(struct visit *v)
 
     v->client = v->fd = -1;
     v->relay = relay_new(v->entry->ingress->base, client, fd, on_relay_end, v);
+    if (!carrier_half_closes(v->entry->ingress->carrier))
+        relay_set_whole_link(v->relay, RELAY_A, true);
 }
 
 static void on_connected(evutil_socket_t fd, short what, void *arg)

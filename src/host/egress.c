@@ -132,6 +132,8 @@ static void on_connect(void *arg, int fd, int sys)
     enclave = s->fd;
     s->fd = s->target = -1;
     s->relay = relay_new(s->e->base, enclave, fd, on_relay_end, s);
+    if (!carrier_half_closes(s->e->carrier))
+        relay_set_whole_link(s->relay, RELAY_A, false);
 }
 
 /* ---- where to ---- */

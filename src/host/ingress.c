@@ -88,6 +88,8 @@ static void begin_relay(struct visit *v, int client, int enclave)
         len = proxy_header_write(&from, &to, header);
     }
     v->relay = relay_new(v->entry->ingress->base, client, enclave, on_relay_end, v);
+    if (!carrier_half_closes(v->entry->ingress->carrier))
+        relay_set_whole_link(v->relay, RELAY_B, false);
     (void)relay_seed(v->relay, slice_of(header, len), NULL); /* far below its limit */
 }
 

@@ -87,7 +87,7 @@ static struct attempt *attempts_poll(struct attempt *a, size_t count, int timeou
  * not answered within its head start, and the first connection wins. An enclave's parent answers
  * at once, and nothing there is CID 2.
  */
-static int connect_once(struct attempt a[2], int64_t deadline)
+static struct attempt *connect_once(struct attempt a[2], int64_t deadline)
 {
     struct attempt *won;
 
@@ -106,20 +106,22 @@ static int connect_once(struct attempt a[2], int64_t deadline)
     for (size_t i = 0; i < 2; i++)
         if (&a[i] != won && a[i].fd >= 0)
             attempt_fail(&a[i], ETIMEDOUT);
-    return won ? won->fd : -1;
+    return won;
 }
 
-static int connect_parent(struct error *err)
+static int connect_parent(unsigned *cid, struct error *err)
 {
     int64_t deadline = clock_mono_ms() + CONNECT_BUDGET_MS;
     struct attempt a[2] = {{PARENT_CID, -1, 0}, {VMADDR_CID_HOST, -1, 0}};
 
     for (;;) {
         struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000L};
-        int fd = connect_once(a, deadline);
+        const struct attempt *won = connect_once(a, deadline);
 
-        if (fd >= 0)
-            return fd;
+        if (won) {
+            *cid = won->cid;
+            return won->fd;
+        }
         if (!is_transient(a[0].error))
             return error_sys(err, a[0].error, "connecting to CID %d port %d", PARENT_CID,
                              HEARTBEAT_PORT);
@@ -151,9 +153,9 @@ int heartbeat_exchange(int fd, int timeout_ms, struct error *err)
     return 0;
 }
 
-int heartbeat_send(struct error *err)
+int heartbeat_send(unsigned *cid, struct error *err)
 {
-    AUTO_FD int fd = connect_parent(err);
+    AUTO_FD int fd = connect_parent(cid, err);
 
     return fd < 0 ? -1 : heartbeat_exchange(fd, ANSWER_MS, err);
 }

@@ -11,9 +11,9 @@
  * Connects to port 9000 of the parent and exchanges the byte. The parent of an enclave is CID 3,
  * the host of an ordinary virtual machine CID 2. Tries for up to 30 s while the answer is that
  * there is no device or nobody there; once connected there is no second try, because launchers
- * accept one connection only.
+ * accept one connection only. *cid says which of the two has answered.
  */
-int heartbeat_send(struct error *err);
+int heartbeat_send(unsigned *cid, struct error *err);
 
 /*
  * The exchange alone, on a connected stream socket that the caller owns: sends 0xB7 and waits up to

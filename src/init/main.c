@@ -117,16 +117,19 @@ static void check_nsm(void)
 /* Returns only when something failed. */
 static void boot(struct error *err)
 {
-    static const char *const argv[] = {RUNTIME,    "--config-dir",    "/etc/capsule",
-                                       "--launch", "/proc/self/fd/3", NULL};
     static const char *const envp[] = {NULL};
+    char host_cid[16];
+    const char *const argv[] = {RUNTIME,           "--config-dir", "/etc/capsule", "--launch",
+                                "/proc/self/fd/3", "--host-cid",   host_cid,       NULL};
+    unsigned cid;
 
     if (open_launch_file(err) < 0)
         return;
-    if (heartbeat_send(err) < 0) {
+    if (heartbeat_send(&cid, err) < 0) {
         error_wrap(err, "sending the heartbeat");
         return;
     }
+    snprintf(host_cid, sizeof(host_cid), "%u", cid);
     check_nsm();
     unlink("/init");
     if (root_enter(err) < 0 || root_mount_all(err) < 0)

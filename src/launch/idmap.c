@@ -85,19 +85,9 @@ static bool own_map_covers(const char *path, uint32_t first, uint32_t count)
 
 static bool in_path(const char *program)
 {
-    const char *path = getenv("PATH");
-    struct slice rest = slice_str(path ? path : "/usr/bin:/bin");
+    AUTO_FREE char *found = proc_find(program);
 
-    if (strchr(program, '/'))
-        return access(program, X_OK) == 0;
-    while (rest.len) {
-        struct slice dir = token(&rest, ':');
-        AUTO_FREE char *file = xasprintf("%.*s/%s", (int)dir.len, (const char *)dir.ptr, program);
-
-        if (dir.len && access(file, X_OK) == 0)
-            return true;
-    }
-    return false;
+    return found != NULL;
 }
 
 static void single(struct idmap *out, uid_t uid, gid_t gid)

@@ -1,6 +1,7 @@
 #include "launch/launcher.h"
 
 #include "base/slice.h"
+#include "launch/qemu.h"
 #include "launch/sandbox.h"
 
 #include <string.h>
@@ -33,12 +34,6 @@ static const struct launcher_ops nitro_cli_launcher = {
     .probe = probe_absent,
     .start = start_absent,
 };
-static const struct launcher_ops qemu_launcher = {
-    .name = "qemu",
-    .summary = "a QEMU microvm on this machine (not available in this version)",
-    .probe = probe_absent,
-    .start = start_absent,
-};
 
 /* In the order of preference. */
 static const struct launcher_ops *const launchers[] = {&nitro_launcher, &nitro_cli_launcher,
@@ -66,7 +61,7 @@ const struct launcher_ops *launcher_auto(struct error *err)
     for (size_t i = 0; i < ARRAY_LEN(launchers); i++) {
         const struct launcher_ops *l = launchers[i];
 
-        if (l->probe(&why) == 0) {
+        if (l->probe(&why) == 0 && (!l->recommend || l->recommend(&why) == 0)) {
             log_info("launcher", "chosen: the first that this machine can use",
                      kv_str("launcher", l->name), kv_str("before", buf_cstr(&reasons)));
             return l;

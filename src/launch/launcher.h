@@ -33,6 +33,12 @@ struct launch_request {
     uint32_t cid;
     int verbosity; /* how many -v the runtime gets */
     enum log_format log_format;
+    /*
+     * Called several times a second by a start() that takes long; false ends it (an error). The
+     * caller's loop turns meanwhile, so that host services answer. May be NULL.
+     */
+    bool (*keep_going)(void *arg);
+    void *arg;
 };
 
 /* One started enclave; each launcher has its own form of it. */
@@ -42,9 +48,19 @@ struct launcher_ops {
     const char *name;
     const char *summary; /* one line for `--launcher help` and docs */
     bool confidential;   /* false: start() warns loudly, once, on standard error */
-    bool uses_unix_carrier;
+    /* Whether it uses the UNIX carrier on this machine; NULL: never. Called after probe(). */
+    bool (*uses_unix_carrier)(void);
+    /* Its UNIX carrier does not pass on the end of one direction alone (carrier_half_closes()). */
+    bool no_half_close;
+    /* With AF_VSOCK: has another virtual machine this CID? NULL: it cannot be known beforehand. */
+    bool (*cid_taken)(uint32_t cid);
     /* Can this machine use it? 0, or -1 and one sentence why not (with a hint where one exists). */
     int (*probe)(struct error *err);
+    /*
+     * Asked by launcher_auto() after probe(): 0, or -1 and one sentence why another one suits this
+     * machine better. NULL: whatever can, should.
+     */
+    int (*recommend)(struct error *err);
     /*
      * Starts the enclave; it runs, or has ended already, when this returns 0. On failure nothing
      * is left behind but the carrier directory. May take as long as unpacking an image takes.
@@ -60,6 +76,12 @@ struct launcher_ops {
      */
     int (*console_fd)(const struct launched *l);
     bool (*console_pump)(struct launched *l);
+    /*
+     * For an enclave that is gone without a final report, before reap(): logs the last lines of a
+     * console that was kept back, and says in *why, as one sentence, what is known of the cause.
+     * Returns false, with *why as it was, when nothing is. May be NULL.
+     */
+    bool (*explain)(struct launched *l, struct error *why);
     /*
      * Blocks until the enclave is gone, which it is when end_fd() is readable; stores the wait
      * status of its PID 1 (as from waitpid), or -1 where the launcher cannot know it. Releases what

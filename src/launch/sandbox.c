@@ -419,11 +419,16 @@ static bool sandbox_console_pump(struct launched *l)
     return console_pump(&l->console);
 }
 
+static bool sandbox_uses_unix_carrier(void)
+{
+    return true;
+}
+
 const struct launcher_ops sandbox_launcher = {
     .name = "sandbox",
     .summary = "Linux namespaces on this machine; no VM; not confidential",
     .confidential = false,
-    .uses_unix_carrier = true,
+    .uses_unix_carrier = sandbox_uses_unix_carrier,
     .probe = sandbox_probe,
     .start = sandbox_start,
     .end_fd = sandbox_end_fd,

@@ -26,7 +26,9 @@ static void flush(struct console *c)
     uint64_t lost = 0;
 
     c->line[c->len] = '\0';
-    if (c->len && log_rate_allow(&c->rate, &lost)) {
+    if (c->len && c->line_done)
+        c->line_done(c->arg, c->line);
+    else if (c->len && log_rate_allow(&c->rate, &lost)) {
         if (lost)
             log_warn("console", "too many lines; some are not shown", kv_uint("lines", lost));
         log_info("console", c->line);

@@ -1,4 +1,4 @@
-/* The sandbox's console: what PID 1 prints before its log server is up, line by line in our log. */
+/* A launcher's console: what the enclave prints outside of its log server, line by line. */
 #ifndef CAPSULE_LAUNCH_SANDBOX_CONSOLE_H
 #define CAPSULE_LAUNCH_SANDBOX_CONSOLE_H
 
@@ -11,6 +11,9 @@
 #define CONSOLE_LINE_MAX 1024 /* longer lines are split */
 
 struct console {
+    /* Takes each line instead of the log; NULL: the log. */
+    void (*line_done)(void *arg, const char *line);
+    void *arg;
     int fd; /* reading side, non-blocking; -1: none, or ended */
     size_t len;
     char line[CONSOLE_LINE_MAX + 1];

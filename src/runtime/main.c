@@ -272,11 +272,13 @@ int main(int argc, char **argv)
         return fputs(options_help, stdout) < 0;
     if (usage.kind == ERR_NONE && rt.options.version)
         return puts("capsule-runtime " CAPSULE_VERSION) < 0;
+    is_machine =
+        getpid() == 1 && rt.options.carrier.kind == CARRIER_VSOCK && !rt.options.no_bootstrap;
+    if (is_machine)
+        options_take_cmdline("/proc/cmdline", &rt.options);
     log_setup(log_level_of_verbosity(rt.options.verbosity), rt.options.log_format);
     harden(&rt.options);
     crypto_ignore_configuration();
-    is_machine =
-        getpid() == 1 && rt.options.carrier.kind == CARRIER_VSOCK && !rt.options.no_bootstrap;
     rt.base = event_base_new();
     if (!rt.base || open_link(&rt, &err) < 0) {
         /* No way to tell the host; the console is all there is. */

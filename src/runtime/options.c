@@ -1,6 +1,8 @@
 #include "runtime/options.h"
 
+#include "base/file.h"
 #include "base/text.h"
+#include "codec/cmdline.h"
 
 #include <getopt.h>
 #include <string.h>
@@ -23,6 +25,7 @@ const char options_help[] =
     "For launchers:\n"
     "  --carrier unix:FD     sockets in the directory open as FD instead of vsock\n"
     "  --cid N               this enclave's CID (default: ask the vsock device)\n"
+    "  --host-cid N          where the host answers: 3 or 2 (default: try both)\n"
     "  --soft-nsm            where there is no NSM device, use the launcher's over the carrier\n"
     "  --clock measure       never set the clock, only report how far off it is\n";
 
@@ -35,6 +38,7 @@ enum {
     OPT_LOG_FORMAT,
     OPT_CARRIER,
     OPT_CID,
+    OPT_HOST_CID,
     OPT_SOFT_NSM,
     OPT_CLOCK,
     OPT_HELP,
@@ -50,6 +54,7 @@ static const struct option long_options[] = {
     {"log-format", required_argument, NULL, OPT_LOG_FORMAT},
     {"carrier", required_argument, NULL, OPT_CARRIER},
     {"cid", required_argument, NULL, OPT_CID},
+    {"host-cid", required_argument, NULL, OPT_HOST_CID},
     {"soft-nsm", no_argument, NULL, OPT_SOFT_NSM},
     {"clock", required_argument, NULL, OPT_CLOCK},
     {"help", no_argument, NULL, OPT_HELP},
@@ -86,6 +91,16 @@ static int parse_cid(const char *text, struct carrier_config *c, struct error *e
     return 0;
 }
 
+static int parse_host_cid(const char *text, struct carrier_config *c, struct error *err)
+{
+    uint64_t cid;
+
+    if (parse_u64(slice_str(text), VSOCK_CID_PARENT, &cid) < 0 || cid < VSOCK_CID_HOST)
+        return error_set(err, ERR_USAGE, "--host-cid %s: must be 3 or 2", text);
+    c->host_cid = (uint32_t)cid;
+    return 0;
+}
+
 static int take(int opt, char **argv, struct options *o, struct error *err)
 {
     switch (opt) {
@@ -110,6 +125,8 @@ static int take(int opt, char **argv, struct options *o, struct error *err)
         return parse_carrier(optarg, &o->carrier, err);
     case OPT_CID:
         return parse_cid(optarg, &o->carrier, err);
+    case OPT_HOST_CID:
+        return parse_host_cid(optarg, &o->carrier, err);
     case OPT_SOFT_NSM:
         o->soft_nsm = true;
         return 0;
@@ -159,4 +176,21 @@ int options_parse(int argc, char **argv, struct options *out, struct error *err)
         return 0;
     *err = first;
     return error_hint(err, "see capsule-runtime --help");
+}
+
+void options_take_cmdline(const char *path, struct options *o)
+{
+    AUTO_BUF struct buf text = BUF(CMDLINE_MAX);
+    struct cmdline_words words;
+
+    /* One that cannot be read has no word for us: the start then fails for want of an NSM. */
+    if (file_read(path, &text, NULL) < 0)
+        return;
+    words = cmdline_parse(buf_slice(&text));
+    o->soft_nsm |= words.soft_nsm;
+    o->carrier.no_half_close |= words.no_half_close;
+    if (words.verbosity > o->verbosity)
+        o->verbosity = words.verbosity;
+    if (words.log_json)
+        o->log_format = LOG_JSON;
 }

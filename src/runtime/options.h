@@ -31,4 +31,10 @@ struct options {
 int options_parse(int argc, char **argv, struct options *out, struct error *err);
 extern const char options_help[];
 
+/*
+ * Adds what the launcher of a development machine wrote on the kernel command line (cmdline.h).
+ * For PID 1 of a machine only: elsewhere the command line belongs to somebody else.
+ */
+void options_take_cmdline(const char *path, struct options *o);
+
 #endif

@@ -159,6 +159,15 @@ static unsigned pick(unsigned option, int32_t manifest, unsigned fallback)
     return option ? option : manifest > 0 ? (unsigned)manifest : fallback;
 }
 
+/* Lets the services answer and signals arrive while a launcher waits for its enclave. */
+static bool turn_while_starting(void *arg)
+{
+    struct shell *sh = arg;
+
+    event_base_loop(sh->base, EVLOOP_NONBLOCK);
+    return !sh->stopping;
+}
+
 static void watch_enclave(struct shell *sh)
 {
     int console = sh->launcher->console_fd(sh->launched);
@@ -188,6 +197,8 @@ static int start_enclave(struct shell *sh, struct error *err)
         .cid = carrier_cid(sh->carrier),
         .verbosity = sh->options.verbosity,
         .log_format = sh->options.log_format,
+        .keep_going = turn_while_starting,
+        .arg = sh,
     };
 
     if (!sh->launcher)
@@ -265,12 +276,16 @@ static void explain_death(struct shell *sh)
     struct error *why = &sh->failure, err;
     int status = -1;
     char name[16];
+    bool known;
 
     if (sh->console && event_pending(sh->console, EV_READ, NULL))
         sh->launcher->console_pump(sh->launched); /* its last words come before ours */
+    known = sh->launcher->explain && sh->launcher->explain(sh->launched, why);
     if (sh->launcher->reap(sh->launched, &status, &err) < 0)
         log_warn("shell", "cleaning up after the enclave failed", kv_str("reason", err.msg));
-    if (status != -1 && WIFSIGNALED(status)) {
+    if (known) {
+        error_wrap(why, "enclave died");
+    } else if (status != -1 && WIFSIGNALED(status)) {
         status_signal_name(WTERMSIG(status), name);
         error_set(why, ERR_INTERNAL, "enclave died: capsule-runtime was killed by signal %d (%s)",
                   WTERMSIG(status), name);
@@ -378,13 +393,14 @@ static int run(struct shell *sh)
     sh->on_term = watch_signal(sh, SIGTERM, on_stop_signal);
     sh->on_usr1 = watch_signal(sh, SIGUSR1, on_stats_signal);
     started = start(sh, &err) == 0;
-    if (started) {
+    if (started)
         follow(sh);
+    if (started || sh->stopping) {
         status = report(sh, &err);
     } else {
         status = err.kind == ERR_USAGE ? SHELL_EXIT_USAGE : SHELL_EXIT_ERROR;
     }
-    if (status == SHELL_EXIT_ERROR || !started)
+    if (err.kind != ERR_NONE && (status == SHELL_EXIT_ERROR || !started) && !sh->stopping)
         error_print(started ? "capsule" : "capsule-shell", &err);
     if (shut_down(sh, &end) < 0) {
         error_print("capsule-shell", &end);

@@ -15,6 +15,7 @@ static int open_unix(struct shell *sh, const char *path, struct error *err)
     struct carrier_config config = {
         .kind = CARRIER_UNIX, .side = CARRIER_HOST, .cid = SHELL_CID_UNIX, .dir_fd = -1};
 
+    config.no_half_close = sh->launcher && sh->launcher->no_half_close;
     config.dir_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (config.dir_fd < 0)
         return error_sys(err, errno, "opening the carrier directory %s", path);
@@ -40,6 +41,8 @@ static int open_vsock(struct shell *sh, struct error *err)
 
     for (uint32_t i = 0; i < SHELL_CID_TRIES; i++) {
         config.cid = VSOCK_CID_MANAGED_LOW + i;
+        if (sh->launcher->cid_taken && sh->launcher->cid_taken(config.cid))
+            continue;
         if (carrier_open(sh->base, &config, &sh->carrier, err) < 0)
             return -1;
         if (claim(sh, err) == 0)
@@ -58,7 +61,7 @@ int shell_link_open(struct shell *sh, struct error *err)
     if (sh->options.attach) {
         if (open_unix(sh, sh->options.attach, err) < 0)
             return -1;
-    } else if (sh->launcher->uses_unix_carrier) {
+    } else if (sh->launcher->uses_unix_carrier && sh->launcher->uses_unix_carrier()) {
         if (carrier_dir_make(&sh->dir, err) < 0 || open_unix(sh, sh->dir.path, err) < 0)
             return -1;
     } else {

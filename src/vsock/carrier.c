@@ -30,6 +30,8 @@ int carrier_open(struct event_base *base, const struct carrier_config *config, s
     c->base = base;
     c->side = config->side;
     c->cid = config->cid;
+    c->no_half_close = config->no_half_close;
+    atomic_store(&c->host_cid, config->host_cid);
     c->dir_fd = config->kind == CARRIER_UNIX ? config->dir_fd : -1;
     if (c->ops->open(c, err) < 0) {
         free(c);
@@ -51,6 +53,11 @@ void carrier_free(struct carrier *c)
 uint32_t carrier_cid(const struct carrier *c)
 {
     return c->cid;
+}
+
+bool carrier_half_closes(const struct carrier *c)
+{
+    return !c->no_half_close;
 }
 
 int carrier_listen(struct carrier *c, uint32_t port, const struct listener_spec *spec,

@@ -17,6 +17,7 @@
 #include "vsock/addr.h"
 #include "vsock/listener.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define CARRIER_CONNECT_MS   10000 /* until the connection stands */
@@ -37,8 +38,10 @@ enum carrier_side {
 struct carrier_config {
     enum carrier_kind kind;
     enum carrier_side side;
-    uint32_t cid; /* of the enclave; 0 on the vsock enclave side asks the vsock device */
-    int dir_fd;   /* UNIX: the directory, owned by the carrier after success */
+    uint32_t cid;       /* of the enclave; 0 on the vsock enclave side asks the vsock device */
+    uint32_t host_cid;  /* vsock, enclave side: where the host answers, or 0 to find out */
+    bool no_half_close; /* the link does not pass on the end of one direction alone */
+    int dir_fd;         /* UNIX: the directory, owned by the carrier after success */
 };
 
 /* On the UNIX enclave side this binds v.sock, which accepts from this moment on. */
@@ -48,6 +51,8 @@ int carrier_open(struct event_base *base, const struct carrier_config *config, s
 void carrier_free(struct carrier *c);
 /* The enclave's CID, from which both sides compute the host's ports. */
 uint32_t carrier_cid(const struct carrier *c);
+/* Whether the other side sees the end of one direction while the other goes on. */
+bool carrier_half_closes(const struct carrier *c);
 
 /*
  * Starts a connection to a port of the other side. `done` is called once from the loop, never from

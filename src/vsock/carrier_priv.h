@@ -15,6 +15,7 @@ struct carrier {
     struct event_base *base;
     enum carrier_side side;
     uint32_t cid;
+    bool no_half_close;
     int dir_fd;                    /* UNIX */
     _Atomic uint32_t host_cid;     /* vsock, enclave side: the address that worked, or 0 */
     struct dispatcher *dispatcher; /* UNIX, enclave side: v.sock and the ports behind it */

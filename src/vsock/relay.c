@@ -22,7 +22,8 @@ struct side {
     int fd;
     bool readable; /* edge-triggered: true until a call says EAGAIN */
     bool writable;
-    bool shut; /* its peer has been told that no more comes */
+    bool shut;  /* its peer has been told that no more comes */
+    bool whole; /* its peer cannot end one direction alone */
     struct event *event;
     /*
      * Watched only while somebody waits for room: a UNIX socket would otherwise wake us for every
@@ -41,6 +42,7 @@ struct flow {
     size_t piped;
     uint8_t full, small; /* evidence for and against splice */
     bool no_splice;      /* the sockets cannot, or there was no descriptor for a pipe */
+    bool end_both;       /* the end of `from` ends both directions of `to` */
     bool ended;          /* `from` has ended; once all is delivered `to` is shut */
     uint64_t total;
 };
@@ -203,7 +205,7 @@ static ssize_t move_by_copy(struct flow *f)
  */
 static bool was_reset(const struct side *s)
 {
-    return !s->shut && send(s->fd, "", 0, MSG_NOSIGNAL) < 0 && errno == EPIPE;
+    return !s->shut && !s->whole && send(s->fd, "", 0, MSG_NOSIGNAL) < 0 && errno == EPIPE;
 }
 
 static enum pump pump(struct flow *f)
@@ -219,8 +221,12 @@ static enum pump pump(struct flow *f)
         if (f->ended) {
             if (!f->to->shut) {
                 f->to->shut = true;
-                if (shutdown(f->to->fd, SHUT_WR) < 0 && errno != ENOTCONN)
+                if (shutdown(f->to->fd, f->end_both ? SHUT_RDWR : SHUT_WR) < 0 && errno != ENOTCONN)
                     return PUMP_FAILED;
+                if (f->end_both) {
+                    f->to->readable = true; /* its end, which we have just made */
+                    return PUMP_AGAIN;
+                }
             }
             return PUMP_WAIT;
         }
@@ -394,6 +400,12 @@ int relay_seed(struct relay *r, struct slice from_a, struct error *err)
 void relay_set_idle_limit(struct relay *r, int64_t half_closed_ms)
 {
     r->idle_limit_ms = half_closed_ms;
+}
+
+void relay_set_whole_link(struct relay *r, enum relay_side side, bool end_both)
+{
+    (side == RELAY_A ? &r->a : &r->b)->whole = true;
+    (side == RELAY_A ? &r->ba : &r->ab)->end_both = end_both;
 }
 
 void relay_abort(struct relay *r)

@@ -36,6 +36,16 @@ struct relay *relay_new(struct event_base *base, int a, int b,
 int relay_seed(struct relay *r, struct slice from_a, struct error *err);
 /* Overrides RELAY_HALF_CLOSED_MS. */
 void relay_set_idle_limit(struct relay *r, int64_t half_closed_ms);
+enum relay_side {
+    RELAY_A,
+    RELAY_B
+};
+/*
+ * That side is a link that does not pass on the end of one direction alone
+ * (carrier_half_closes()): what ends there was closed, and not reset. With `end_both` the end of
+ * the other side closes the link too, which else nobody would hear of before the idle limit.
+ */
+void relay_set_whole_link(struct relay *r, enum relay_side side, bool end_both);
 /* Resets both sides and frees the relay without calling `ended`. NULL is fine. */
 void relay_abort(struct relay *r);
 

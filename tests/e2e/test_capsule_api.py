@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from conftest import Capsule, free_port, wait_for, write_manifest
+from conftest import LAUNCHER, Capsule, free_port, wait_for, write_manifest
 from http_client import ask
 
 BUSYBOX = shutil.which("busybox")
@@ -42,7 +42,7 @@ class Service:
     def __init__(self, capsule, eif, pcrs):
         self.capsule, self.eif, self.pcrs = capsule, eif, pcrs["Measurements"]
         self.api, self.aux = free_port(), free_port()
-        self.process = capsule.start("run", "--launcher", "sandbox", "-p", f"127.0.0.1:{self.api}:{API}", "-p",
+        self.process = capsule.start("run", "--launcher", LAUNCHER, "-p", f"127.0.0.1:{self.api}:{API}", "-p",
                                      f"127.0.0.1:{self.aux}:{AUX}", eif)
 
     def ask(self, method, path, body=b"", aux=False):

@@ -73,7 +73,7 @@ static void test_launchers_by_name(void **state)
     (void)state;
     assert_non_null(l);
     assert_false(l->confidential);
-    assert_true(l->uses_unix_carrier);
+    assert_true(l->uses_unix_carrier());
     assert_null(launcher_find("docker", &err));
     assert_int_equal(err.kind, ERR_USAGE);
     assert_string_equal(err.msg, "docker: no such launcher; there are auto, nitro, nitro-cli, "

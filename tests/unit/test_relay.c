@@ -238,6 +238,52 @@ static void reset_is_passed_on_as_a_reset(void **state)
     rig_close(&rig);
 }
 
+/* A link without half-closed streams: the app's end closes it, after all was delivered. */
+static void whole_link_ends_with_the_other_side(void **state)
+{
+    struct rig rig;
+    char got[8];
+
+    (void)state;
+    rig_open(&rig, false, true);
+    relay_set_whole_link(rig.relay, RELAY_A, true);
+    assert_int_equal(send(rig.server, "last", 4, MSG_NOSIGNAL), 4);
+    assert_int_equal(shutdown(rig.server, SHUT_WR), 0);
+    spin_until_ended(&rig, 2000);
+    assert_false(rig.totals.reset);
+    assert_int_equal(recv(rig.client, got, sizeof(got), 0), 4);
+    assert_int_equal(recv(rig.client, got, sizeof(got), 0), 0);
+    assert_int_equal(send(rig.client, "x", 1, MSG_NOSIGNAL), -1);
+    rig_close(&rig);
+}
+
+/* Its other end was closed, and not reset: the app sees an end, and may still have something to
+ * say. */
+static void closed_whole_link_is_no_reset(void **state)
+{
+    struct rig rig;
+    char got[8];
+
+    (void)state;
+    for (int whole = 0; whole < 2; whole++) {
+        rig_open(&rig, false, true);
+        if (whole)
+            relay_set_whole_link(rig.relay, RELAY_A, true);
+        assert_int_equal(send(rig.client, "bye", 3, MSG_NOSIGNAL), 3);
+        spin(&rig);
+        fd_close(&rig.client);
+        if (whole)
+            for (int i = 0; i < 20; i++)
+                spin(&rig);
+        else
+            spin_until_ended(&rig, 2000);
+        assert_int_equal(rig.ended, !whole);
+        (void)!recv(rig.server, got, sizeof(got), 0);
+        assert_int_equal(recv(rig.server, got, sizeof(got), 0), whole ? 0 : -1);
+        rig_close(&rig);
+    }
+}
+
 static void idle_half_closed_pair_is_dropped(void **state)
 {
     struct rig rig;
@@ -422,6 +468,8 @@ int main(void)
         cmocka_unit_test(half_close_keeps_the_other_direction),
         cmocka_unit_test(slow_reader_holds_back_the_writer),
         cmocka_unit_test(reset_is_passed_on_as_a_reset),
+        cmocka_unit_test(whole_link_ends_with_the_other_side),
+        cmocka_unit_test(closed_whole_link_is_no_reset),
         cmocka_unit_test(idle_half_closed_pair_is_dropped),
         cmocka_unit_test(seeded_bytes_come_first),
         cmocka_unit_test(seeded_bytes_need_no_wake_up),
