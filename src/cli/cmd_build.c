@@ -27,6 +27,7 @@ struct build_args {
     const char *eif_only; /* as eif, with the reference's form of output */
     const char *kernel;
     const char *cmdline;
+    enum root_format root_format;
     bool strict;
     bool drop_capabilities;
 };
@@ -124,7 +125,11 @@ static int amend(struct build *b, struct error *err)
     if (runtime < 0)
         return error_sys(err, errno, "opening %s", b->runtime);
     if (amend_launch(&b->image, m->runtime.user == MANIFEST_USER_ROOT, &b->launch, err) < 0 ||
-        tree_capabilities(b->image.tree, b->args.drop_capabilities, err) < 0)
+        tree_capabilities(b->image.tree,
+                          b->args.drop_capabilities          ? TREE_CAPABILITIES_DROP
+                          : b->args.root_format == ROOT_CPIO ? TREE_CAPABILITIES_REFUSE
+                                                             : TREE_CAPABILITIES_KEEP,
+                          err) < 0)
         return -1;
     options.cwd = b->launch.cwd;
     return amend_tree(b->image.tree, &options, err);
@@ -153,6 +158,7 @@ static int write_eif(struct build *b, int fd, const char *name, struct error *er
         .kernel_path = b->kernel,
         .init_path = b->init,
         .cmdline = b->args.cmdline,
+        .root_format = b->args.root_format,
         .tree = b->image.tree,
         .launch = &b->launch,
         .image_name = m->target,
@@ -257,18 +263,24 @@ static void print_result(const struct build *b)
 
 /* ---- the command ---- */
 
+static int parse_root_format(const char *text, enum root_format *out, char **argv,
+                             struct error *err)
+{
+    if (strcmp(text, "erofs") != 0 && strcmp(text, "cpio") != 0)
+        return cli_usage_error(&cmd_build, argv, err, "--root-format takes erofs or cpio, not %s",
+                               text);
+    *out = text[0] == 'e' ? ROOT_EROFS : ROOT_CPIO;
+    return 0;
+}
+
 static int parse_args(int argc, char **argv, struct build_args *a, struct error *err)
 {
     static const struct option options[] = {
-        {"file", required_argument, NULL, 'f'},
-        {"eif", required_argument, NULL, 'e'},
-        {"eif-only", required_argument, NULL, 'o'},
-        {"kernel", required_argument, NULL, 'k'},
-        {"cmdline", required_argument, NULL, 'c'},
-        {"strict", no_argument, NULL, 's'},
-        {"drop-capabilities", no_argument, NULL, 'd'},
-        {"pull", no_argument, NULL, 'p'},
-        {0},
+        {"file", required_argument, NULL, 'f'},     {"eif", required_argument, NULL, 'e'},
+        {"eif-only", required_argument, NULL, 'o'}, {"kernel", required_argument, NULL, 'k'},
+        {"cmdline", required_argument, NULL, 'c'},  {"root-format", required_argument, NULL, 'r'},
+        {"strict", no_argument, NULL, 's'},         {"drop-capabilities", no_argument, NULL, 'd'},
+        {"pull", no_argument, NULL, 'p'},           {0},
     };
     int c;
 
@@ -288,6 +300,10 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
             break;
         case 'c':
             a->cmdline = optarg;
+            break;
+        case 'r':
+            if (parse_root_format(optarg, &a->root_format, argv, err) < 0)
+                return -1;
             break;
         case 's':
             a->strict = true;
@@ -329,8 +345,8 @@ static int run(int argc, char **argv, struct error *err)
 
 const struct subcommand cmd_build = {
     .name = "build",
-    .synopsis = "[-f FILE|-] [--eif OUT] [--kernel FILE] [--cmdline TEXT] [--strict] "
-                "[--drop-capabilities]",
+    .synopsis = "[-f FILE|-] [--eif OUT] [--kernel FILE] [--cmdline TEXT] "
+                "[--root-format erofs|cpio] [--strict] [--drop-capabilities]",
     .summary = "Turn an app image into an EIF",
     .help =
         "Reads the manifest, takes the app image it names, adds capsule-runtime and the manifest,\n"
@@ -341,8 +357,12 @@ const struct subcommand cmd_build = {
         "                           under the manifest's target, where `run` finds it\n"
         "      --kernel FILE        bzImage to boot instead of our own\n"
         "      --cmdline TEXT       kernel command line instead of the platform's default\n"
+        "      --root-format FORM   how the image carries the app's root: erofs (compressed and\n"
+        "                           mounted where it lies; the default) or cpio (unpacked into\n"
+        "                           memory at boot; any kernel can)\n"
         "      --strict             warnings about the manifest fail the build\n"
-        "      --drop-capabilities  leave out file capabilities, which a ramdisk cannot carry\n\n"
+        "      --drop-capabilities  leave out file capabilities, which --root-format cpio cannot\n"
+        "                           carry\n\n"
         "SOURCE_DATE_EPOCH lowers later file times and is the build time in the metadata.\n"
         "CAPSULE_IMAGE_MAX bounds the unpacked size of the image in bytes.\n",
     .run = run,
