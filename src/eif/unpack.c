@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "eif/ramdisk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -539,4 +540,27 @@ int unpack_archive(const struct unpack_source *source, int dir_fd,
     fd_close(&u->parent_fd);
     free(u);
     return rc;
+}
+
+static int next_of_ramdisk(void *arg, struct cpio_entry *out, struct error *err)
+{
+    return eif_ramdisk_next(arg, out, err);
+}
+
+static int data_of_ramdisk(void *arg, struct slice *piece, struct error *err)
+{
+    return eif_ramdisk_data(arg, piece, err);
+}
+
+int eif_unpack_ramdisk(int eif_fd, unsigned int index, int dir_fd,
+                       const struct unpack_options *options, struct error *err)
+{
+    AUTO_EIF_RAMDISK struct eif_ramdisk *disk = eif_ramdisk_open(eif_fd, "the image", index, err);
+    const struct unpack_source source = {next_of_ramdisk, data_of_ramdisk, disk};
+
+    if (!disk)
+        return -1;
+    if (unpack_archive(&source, dir_fd, options, NULL, err) < 0)
+        return error_wrap(err, "ramdisk %u", index);
+    return 0;
 }

@@ -48,11 +48,7 @@ int unpack_archive(const struct unpack_source *source, int dir_fd,
                    const struct unpack_options *options, struct unpack_result *out,
                    struct error *err);
 
-/*
- * The same for ramdisk `index`, counted from 0, of the image in a regular file. A file system image
- * in it (IMAGE_ENTRY of codec/image_entry.h) is unpacked, too, below rootfs/, as if its files were
- * entries. Checks the EIF's structure first (eif_read_info()), not its checksum or measurements.
- */
+/* The same for a ramdisk of the image in a regular file, with what eif_ramdisk_open() checks. */
 int eif_unpack_ramdisk(int eif_fd, unsigned int index, int dir_fd,
                        const struct unpack_options *options, struct error *err);
 

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 /* Of 1 to 12. See "Root format" in docs/performance.md. */
-#define LEVEL 6
+#define LEVEL 4
 
 #define META_AT EROFS_BLOCK
 
