@@ -74,6 +74,22 @@ int eif_ramdisk_data(struct eif_ramdisk *d, struct slice *piece, struct error *e
                     : cpio_reader_data(d->archive, piece, err);
 }
 
+uint64_t eif_ramdisk_stays(int fd, const struct eif_section *section)
+{
+    struct eif_ramdisk d = {.fd = fd,
+                            .name = "the image",
+                            .offset = section->offset + EIF_SECTION_HEADER_LEN,
+                            .size = section->size};
+    AUTO_CPIO_READER struct cpio_reader *archive = cpio_reader_new(read_section, &d);
+    struct cpio_entry first;
+    struct error ignored;
+
+    if (cpio_reader_next(archive, &first, &ignored) != 1 ||
+        !slice_equal_str(first.name, IMAGE_ENTRY) || first.size > section->size)
+        return 0;
+    return first.size;
+}
+
 struct eif_ramdisk *eif_ramdisk_open(int fd, const char *name, unsigned int index,
                                      struct error *err)
 {

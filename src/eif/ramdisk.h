@@ -7,6 +7,13 @@
 #define CAPSULE_EIF_RAMDISK_H
 
 #include "codec/cpio.h"
+#include "eif/eif.h"
+
+/*
+ * Bytes of a ramdisk section's data that the kernel does not unpack when it retains its ramdisks:
+ * the file system image, when that is the first entry, as in images of ours; else 0.
+ */
+uint64_t eif_ramdisk_stays(int fd, const struct eif_section *section);
 
 /*
  * Ramdisk `index`, counted from 0, of the image in the regular file `fd`, which stays the caller's
