@@ -103,9 +103,9 @@ static bool has_word(const char *line, const char *word)
     return false;
 }
 
-static int check_own_cmdline(const struct assemble_input *in, struct error *err)
+int assemble_check_cmdline(const char *cmdline, enum root_format format, struct error *err)
 {
-    if (!in->cmdline || in->root_format != ROOT_EROFS || has_word(in->cmdline, RETAIN_INITRD))
+    if (!cmdline || format != ROOT_EROFS || has_word(cmdline, RETAIN_INITRD))
         return 0;
     error_set(err, ERR_INVALID,
               "--cmdline lacks " RETAIN_INITRD ", without which the kernel drops the app's root");
@@ -118,8 +118,6 @@ static int write_cmdline(const struct assemble_input *in, struct eif_writer *w, 
     const char *option = in->cmdline ? NULL : root_option(in);
     struct slice clean;
 
-    if (check_own_cmdline(in, err) < 0)
-        return -1;
     if (buf_append_str(&line, in->cmdline ? in->cmdline : default_cmdline) < 0 ||
         (option && buf_printf(&line, " %s", option) < 0))
         return error_set(err, ERR_LIMIT, "the kernel command line is too long");

@@ -36,6 +36,9 @@ struct assemble_input {
     void *progress_arg;
 };
 
+/* Whether a kernel command line of the user's own (or NULL) suits the root format. */
+int assemble_check_cmdline(const char *cmdline, enum root_format format, struct error *err);
+
 /*
  * Writes the image to `fd`, an empty seekable file named `name` in messages, in one pass and with
  * bounded memory. Equal inputs give equal bytes. Syncing and renaming are the caller's.

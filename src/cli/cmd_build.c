@@ -79,7 +79,8 @@ static int prepare(struct build *b, struct error *err)
 {
     const struct manifest *m;
 
-    if (cli_load_manifest(b->args.file, b->args.strict, &b->manifest, err) < 0)
+    if (assemble_check_cmdline(b->args.cmdline, b->args.root_format, err) < 0 ||
+        cli_load_manifest(b->args.file, b->args.strict, &b->manifest, err) < 0)
         return -1;
     m = b->manifest;
     if (manifest_check_available(m, err) < 0 || manifest_check_signature_files(m, err) < 0)
