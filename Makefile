@@ -59,7 +59,8 @@ test-vm: all kernel
 ## make test-peers  conformance against third-party programs, which it installs, and test-vm
 test-peers: all kernel
 	@tools/deps test peers
-	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(PYTHON) -m pytest -p no:cacheprovider -q tests/peers \
+	@tools/peers $(BUILD)
+	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(BUILD)/peers/venv/bin/python -m pytest -p no:cacheprovider -q tests/peers \
 	    --junitxml=$(BUILD)/pytest-peers.xml $(ARGS)
 	@$(MAKE) --no-print-directory test-vm ARGS=
 

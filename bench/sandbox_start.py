@@ -43,12 +43,12 @@ def children(pid):
 
 
 def runtime_memory(pid):
-    """VmRSS and its anonymous part of the sandbox's PID 1, in MiB."""
+    """VmRSS and its anonymous part of the runtime proper (the sandbox's PID 1 is its guard), in MiB."""
     for child in children(pid):
         status = pathlib.Path(f"/proc/{child}/status").read_text()
-        if re.search(r"^NSpid:.*\t1$", status, re.M) and "Name:\tcapsule-runtime" in status:
+        if re.search(r"^NSpid:.*\t2$", status, re.M) and "Name:\tcapsule-runtime" in status:
             return [int(re.search(rf"^{key}:\s+(\d+) kB", status, re.M)[1]) / 1024 for key in ("VmRSS", "RssAnon")]
-    raise SystemExit("no capsule-runtime with number 1 below capsule-cli run")
+    raise SystemExit("no capsule-runtime with number 2 below capsule-cli run")
 
 
 def start_once(argv, port, settle=False):

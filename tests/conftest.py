@@ -240,6 +240,15 @@ def make_rootfs(tmp_path, app_libraries):
     return make
 
 
+@pytest.fixture(scope="session")
+def live(tmp_path_factory, app_libraries):
+    """A capsule for all tests that only talk to it: see live.py."""
+    from live import Live
+    capsule = Live(tmp_path_factory.mktemp("live"), app_libraries)
+    yield capsule
+    capsule.stop()
+
+
 def write_manifest(path, app, **sections):
     """Writes a manifest as JSON, which is YAML too."""
     doc = {"version": "v1", "name": "test", "target": "capsule-test:latest", "sources": {"app": app},

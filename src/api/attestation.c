@@ -1,4 +1,5 @@
 /* POST /v1/attestation: spec/capsule-api.md section 6. */
+#include "api/fields.h"
 #include "api/internal.h"
 #include "api/spki.h"
 
@@ -6,25 +7,29 @@
 #include "codec/json.h"
 #include "crypto/pem.h"
 
-#include <stdio.h>
+void attestation_init(struct attestation *a, const struct capsule_api *api)
+{
+    *a = (struct attestation){
+        .nsm = api->nsm,
+        .nonce = BUF(API_BODY_MAX),
+        .public_key = BUF(NSM_PUBLIC_KEY_MAX),
+        .user_data = BUF(API_BODY_MAX),
+        .document = BUF(NSM_ANSWER_MAX),
+    };
+}
 
-/* What goes to the NSM; lives from the handler to the reply. */
-struct attestation {
-    struct nsm *nsm;
-    bool has_nonce;
-    struct buf nonce, public_key, user_data;
-    struct buf document;
-    struct error err;
-    bool failed;
-};
-
-static void attestation_free(struct attestation *a)
+void attestation_release(struct attestation *a)
 {
     buf_free(&a->nonce);
     buf_free(&a->public_key);
     buf_free(&a->user_data);
     buf_free(&a->document);
-    free(a);
+}
+
+static void attestation_free(void *data)
+{
+    attestation_release(data);
+    free(data);
 }
 
 static void cleanup_attestation(struct attestation **a)
@@ -35,45 +40,20 @@ static void cleanup_attestation(struct attestation **a)
 
 /* ---- reading the request: each step returns 0, or -1 after it answered ---- */
 
-static int refuse(struct api_request *req, const char *code, const char *message)
-{
-    api_fail(req, 400, code, message);
-    return -1;
-}
-
 static int refuse_size(struct api_request *req, const char *member, size_t size, size_t limit)
 {
-    char text[160];
-
-    snprintf(text, sizeof(text), "%s: %zu bytes, but the NSM takes at most %zu", member, size,
-             limit);
-    return refuse(req, "attestation_input_too_large", text);
-}
-
-/* The member as a string; *present is false when it is absent or null. */
-static int get_string(struct api_request *req, const json_t *object, const char *name,
-                      struct slice *out, bool *present)
-{
-    const json_t *value = json_object_get(object, name);
-    char text[96];
-
-    *present = value && !json_is_null(value);
-    if (!*present)
-        return 0;
-    if (!json_is_string(value)) {
-        snprintf(text, sizeof(text), "%s must be a string", name);
-        return refuse(req, "invalid_type", text);
-    }
-    *out = slice_of(json_string_value(value), json_string_length(value));
-    return 0;
+    return refuse(req, "attestation_input_too_large",
+                  "%s: %zu bytes, but the NSM takes at most %zu", member, size, limit);
 }
 
 static int read_nonce(struct api_request *req, const json_t *object, struct attestation *a)
 {
-    struct slice text = {0};
+    struct slice text;
+    int rc = field_string(req, object, "nonce", FIELD_NULLABLE, &text);
 
-    if (get_string(req, object, "nonce", &text, &a->has_nonce) < 0)
+    if (rc < 0)
         return -1;
+    a->has_nonce = rc > 0;
     if (a->has_nonce && base64_decode(text, &a->nonce) < 0)
         return refuse(req, "invalid_base64",
                       "nonce must be standard base64 with padding and no white space");
@@ -90,27 +70,24 @@ static int read_public_key(struct capsule_api *api, struct api_request *req, con
                            struct attestation *a)
 {
     AUTO_BUF struct buf der = BUF(API_BODY_MAX);
-    struct slice pem = {0}, format = {0}, key;
-    bool present, has_format, whole;
+    struct slice pem, format = slice_str("raw"), key;
     uint8_t own[P384_SPKI_LEN];
     struct error err = {0};
-    char text[200];
+    int present = field_string(req, object, "public_key", FIELD_NULLABLE, &pem);
+    bool whole;
 
-    if (get_string(req, object, "public_key", &pem, &present) < 0 ||
-        get_string(req, object, "public_key_format", &format, &has_format) < 0)
+    if (present < 0 || field_string(req, object, "public_key_format", FIELD_NULLABLE, &format) < 0)
         return -1;
-    whole = has_format && slice_equal_str(format, "spki");
-    if (has_format && !whole && !slice_equal_str(format, "raw"))
+    whole = slice_equal_str(format, "spki");
+    if (!whole && !slice_equal_str(format, "raw"))
         return refuse(req, "invalid_value", "public_key_format must be \"raw\" or \"spki\"");
     if (!present) {
         p384_point_spki(api->keys.encryption_point, own);
         return buf_append(&a->public_key, own, sizeof(own));
     }
     if (pem_decode("PUBLIC KEY", pem, &der, &err) < 0 ||
-        spki_key_bytes(buf_slice(&der), &key, &err) < 0) {
-        snprintf(text, sizeof(text), "public_key must be a PEM public key: %.120s", err.msg);
-        return refuse(req, "invalid_pem", text);
-    }
+        spki_key_bytes(buf_slice(&der), &key, &err) < 0)
+        return refuse(req, "invalid_pem", "public_key must be a PEM public key: %.120s", err.msg);
     if (whole)
         key = buf_slice(&der);
     if (buf_append(&a->public_key, key.ptr, key.len) < 0)
@@ -143,9 +120,7 @@ static int read_user_data(struct capsule_api *api, struct api_request *req, cons
             json_put_source(&w, member);
         }
     }
-    json_put_key(&w, "eth_addr");
-    json_put_cstr(&w, api->keys.address);
-    json_put_object_end(&w);
+    attestation_end_user_data(api, &w);
     if (w.failed || a->user_data.len > NSM_USER_DATA_MAX)
         return refuse_size(req, "user_data (with eth_addr, which the enclave adds)",
                            w.failed ? API_BODY_MAX : a->user_data.len, NSM_USER_DATA_MAX);
@@ -154,9 +129,15 @@ static int read_user_data(struct capsule_api *api, struct api_request *req, cons
 
 /* ---- asking the NSM ---- */
 
-static void ask(void *data)
+void attestation_end_user_data(const struct capsule_api *api, struct json_writer *w)
 {
-    struct attestation *a = data;
+    json_put_key(w, "eth_addr");
+    json_put_cstr(w, api->keys.address);
+    json_put_object_end(w);
+}
+
+void attestation_ask(struct attestation *a)
+{
     struct nsm_option nonce = {.present = a->has_nonce, .bytes = buf_slice(&a->nonce)};
     struct nsm_option key = {.present = true, .bytes = buf_slice(&a->public_key)};
     struct nsm_option user_data = {.present = true, .bytes = buf_slice(&a->user_data)};
@@ -164,46 +145,42 @@ static void ask(void *data)
     a->failed = nsm_attest(a->nsm, user_data, nonce, key, &a->document, &a->err) < 0;
 }
 
-static void finish(struct api_request *req, void *data)
+void attestation_fail(struct api_request *req, const struct attestation *a)
 {
-    CLEANUP(cleanup_attestation) struct attestation *a = data;
-
-    if (!a->failed)
-        api_reply(req, 200, "application/cbor", &a->document);
-    else if (a->err.kind == ERR_LIMIT || a->err.kind == ERR_INVALID)
+    if (a->err.kind == ERR_LIMIT || a->err.kind == ERR_INVALID)
         api_fail(req, 400, "attestation_input_too_large", a->err.msg);
     else
         api_fail(req, 500, "nsm_failure", a->err.msg);
 }
 
-static void drop(void *data)
+static void ask(void *data)
 {
-    attestation_free(data);
+    attestation_ask(data);
+}
+
+static void finish(struct api_request *req, void *data)
+{
+    CLEANUP(cleanup_attestation) struct attestation *a = data;
+
+    if (a->failed)
+        attestation_fail(req, a);
+    else
+        api_reply(req, 200, "application/cbor", &a->document);
 }
 
 void attestation_answer(struct capsule_api *api, struct api_request *req, struct slice body)
 {
     CLEANUP(cleanup_attestation) struct attestation *a = xcalloc(1, sizeof(*a));
     AUTO_JSON json_t *object = NULL;
-    enum json_problem problem;
     struct attestation *job;
-    struct error err = {0};
 
-    a->nsm = api->nsm;
-    a->nonce = BUF(API_BODY_MAX);
-    a->public_key = BUF(NSM_PUBLIC_KEY_MAX);
-    a->user_data = BUF(API_BODY_MAX);
-    a->document = BUF(NSM_ANSWER_MAX);
-    if (json_read_object(body, &object, &problem, &err) < 0) {
-        refuse(req, json_problem_code(problem), err.msg);
-        return;
-    }
-    if (read_nonce(req, object, a) < 0 || read_public_key(api, req, object, a) < 0 ||
-        read_user_data(api, req, object, body, a) < 0)
+    attestation_init(a, api);
+    if (read_object(req, body, &object) < 0 || read_nonce(req, object, a) < 0 ||
+        read_public_key(api, req, object, a) < 0 || read_user_data(api, req, object, body, a) < 0)
         return;
     job = a;
     a = NULL;
-    api_run(req, job, ask, finish, drop);
+    api_run(req, job, ask, finish, attestation_free);
 }
 
 void handle_attestation(struct api_request *req, void *arg)

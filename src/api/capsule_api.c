@@ -4,19 +4,9 @@
 #include "base/text.h"
 #include "codec/json.h"
 
-#include <stdio.h>
-
-#define RANDOM_LEN 32
+#include <unistd.h>
 
 /* ---- keys ---- */
-
-static void put_hex(struct json_writer *w, const char *key, struct slice bytes)
-{
-    AUTO_FREE char *text = hex_encode_dup("0x", bytes);
-
-    json_put_key(w, key);
-    json_put_cstr(w, text);
-}
 
 void handle_eth_address(struct api_request *req, void *arg)
 {
@@ -27,7 +17,8 @@ void handle_eth_address(struct api_request *req, void *arg)
     json_put_object(&w);
     json_put_key(&w, "address");
     json_put_cstr(&w, api->keys.address);
-    put_hex(&w, "public_key", slice_of(api->keys.eth_point, K256_POINT_LEN));
+    json_put_key(&w, "public_key");
+    json_put_hex(&w, "0x", slice_of(api->keys.eth_point, K256_POINT_LEN));
     json_put_object_end(&w);
     api_reply_json(req, 200, &body);
 }
@@ -46,109 +37,52 @@ void handle_public_key(struct api_request *req, void *arg)
         return;
     }
     json_put_object(&w);
-    put_hex(&w, "public_key_der", slice_of(spki, sizeof(spki)));
+    json_put_key(&w, "public_key_der");
+    json_put_hex(&w, "0x", slice_of(spki, sizeof(spki)));
     json_put_key(&w, "public_key_pem");
     json_put_text(&w, buf_slice(&pem));
     json_put_object_end(&w);
     api_reply_json(req, 200, &body);
 }
 
-/* ---- randomness ---- */
-
-struct random_job {
-    struct nsm *nsm;
-    uint8_t bytes[RANDOM_LEN];
-    struct error err;
-    bool failed;
-};
-
-static void random_free(void *data)
-{
-    mem_wipe(data, sizeof(struct random_job));
-    free(data);
-}
-
-static void random_ask(void *data)
-{
-    struct random_job *job = data;
-
-    job->failed = nsm_random(job->nsm, job->bytes, sizeof(job->bytes), &job->err) < 0;
-}
-
-static void random_finish(struct api_request *req, void *data)
-{
-    AUTO_BUF struct buf body = BUF_SECRET(256);
-    struct json_writer w = {.out = &body};
-    struct random_job *job = data;
-    char hex[2 + 2 * RANDOM_LEN + 1] = "0x";
-
-    if (job->failed) {
-        api_fail(req, 500, "nsm_failure", job->err.msg);
-    } else {
-        hex_encode(slice_of(job->bytes, sizeof(job->bytes)), hex + 2);
-        json_put_object(&w);
-        json_put_key(&w, "random_bytes");
-        json_put_cstr(&w, hex);
-        json_put_object_end(&w);
-        api_reply_json(req, 200, &body);
-    }
-    mem_wipe(hex, sizeof(hex));
-    random_free(job);
-}
-
-void handle_random(struct api_request *req, void *arg)
-{
-    struct capsule_api *api = arg;
-    struct random_job *job = xcalloc(1, sizeof(*job));
-
-    job->nsm = api->nsm;
-    api_run(req, job, random_ask, random_finish, random_free);
-}
-
 /* ---- the table ---- */
-
-/* Part of the interface, but not of this version: said so, instead of a 404 that hides a typo. */
-static void handle_later(struct api_request *req, void *arg)
-{
-    char text[128];
-
-    (void)arg;
-    snprintf(text, sizeof(text), "%.64s is not available in this version", api_path(req));
-    api_fail(req, 501, "not_available", text);
-}
 
 static const struct api_route primary_routes[] = {
     {"GET", "/v1/eth/address", handle_eth_address},
     {"GET", "/v1/encryption/public_key", handle_public_key},
     {"GET", "/v1/random", handle_random},
     {"POST", ATTESTATION_PATH, handle_attestation},
-    {"POST", "/v1/eth/sign", handle_later},
-    {"POST", "/v1/eth/sign-tx", handle_later},
-    {"POST", "/v1/encryption/decrypt", handle_later},
-    {"POST", "/v1/encryption/encrypt", handle_later},
-    {"POST", "/v1/s3/get", handle_later},
-    {"POST", "/v1/s3/put", handle_later},
-    {"POST", "/v1/s3/delete", handle_later},
-    {"POST", "/v1/s3/list", handle_later},
-    {"POST", "/v1/kms/derive", handle_later},
-    {"POST", "/v1/kms/kv/get", handle_later},
-    {"POST", "/v1/kms/kv/put", handle_later},
-    {"POST", "/v1/kms/kv/delete", handle_later},
-    {"GET", "/v1/app-wallet/address", handle_later},
-    {"POST", "/v1/app-wallet/sign", handle_later},
-    {"POST", "/v1/app-wallet/sign-tx", handle_later},
+    {"POST", "/v1/eth/sign", handle_eth_sign},
+    {"POST", "/v1/eth/sign-tx", handle_eth_sign_tx},
+    {"POST", "/v1/encryption/decrypt", handle_decrypt},
+    {"POST", "/v1/encryption/encrypt", handle_encrypt},
+    {"POST", "/v1/s3/get", handle_no_s3},
+    {"POST", "/v1/s3/put", handle_no_s3},
+    {"POST", "/v1/s3/delete", handle_no_s3},
+    {"POST", "/v1/s3/list", handle_no_s3},
+    {"POST", "/v1/kms/derive", handle_no_kms},
+    {"POST", "/v1/kms/kv/get", handle_no_kms},
+    {"POST", "/v1/kms/kv/put", handle_no_kms},
+    {"POST", "/v1/kms/kv/delete", handle_no_kms},
+    {"GET", "/v1/app-wallet/address", handle_no_wallet},
+    {"POST", "/v1/app-wallet/sign", handle_no_wallet},
+    {"POST", "/v1/app-wallet/sign-tx", handle_no_wallet},
     {0},
 };
 
 /* ---- life ---- */
 
-static void on_pool_ready(evutil_socket_t fd, short what, void *arg)
+static int start_pools(struct event_base *base, struct capsule_api *api, struct error *err)
 {
-    struct capsule_api *api = arg;
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    size_t threads = processors < 1                    ? 1
+                     : processors < API_CRYPTO_THREADS ? (size_t)processors
+                                                       : API_CRYPTO_THREADS;
 
-    (void)fd;
-    (void)what;
-    pool_collect(api->pool);
+    if (loop_pool_start(&api->nsm_pool, base, API_NSM_THREADS, API_NSM_QUEUE, err) < 0 ||
+        loop_pool_start(&api->crypto_pool, base, threads, API_CRYPTO_QUEUE, err) < 0)
+        return -1;
+    return reservoir_new(base, api->nsm, &api->reservoir, err);
 }
 
 static int start_servers(struct event_base *base, const struct capsule_api_config *config,
@@ -159,13 +93,14 @@ static int start_servers(struct event_base *base, const struct capsule_api_confi
                                  .max = API_PRIMARY_MAX,
                                  .routes = primary_routes,
                                  .arg = api,
-                                 .pool = api->pool};
+                                 .pool = api->nsm_pool.pool};
     struct api_config aux = {.name = "aux-api",
                              .port = config->aux_port,
                              .max = API_AUX_MAX,
                              .routes = aux_routes,
                              .arg = api,
-                             .pool = api->pool,
+                             .pool = api->nsm_pool.pool,
+                             .work_ms = config->aux_ms ? config->aux_ms : API_AUX_MS,
                              .decorate = aux_decorate};
 
     if (api_server_start(base, &primary, &api->primary, err) < 0)
@@ -182,13 +117,8 @@ int capsule_api_start(struct event_base *base, const struct capsule_api_config *
 
     api->nsm = config->nsm;
     if (api_keys_draw(&api->keys, config->nsm, err) < 0 ||
-        pool_new(API_NSM_THREADS, API_NSM_QUEUE, &api->pool, err) < 0)
-        goto fail;
-    api->pool_ready = event_new(base, pool_fd(api->pool), EV_READ | EV_PERSIST, on_pool_ready, api);
-    if (!api->pool_ready)
-        abort(); /* out of memory */
-    event_add(api->pool_ready, NULL);
-    if (start_servers(base, config, api, err) < 0)
+        replay_new(config->replay_max, &api->replay, err) < 0 || start_pools(base, api, err) < 0 ||
+        start_servers(base, config, api, err) < 0)
         goto fail;
     *out = api;
     return 0;
@@ -210,12 +140,13 @@ void capsule_api_stop(struct capsule_api *api)
 {
     if (!api)
         return;
-    /* The pool first: its jobs answer requests that the servers own. */
-    pool_free(api->pool);
+    /* The pools first: their jobs answer requests that the servers own. */
+    loop_pool_stop(&api->nsm_pool);
+    loop_pool_stop(&api->crypto_pool);
+    reservoir_free(api->reservoir);
     api_server_stop(api->aux);
     api_server_stop(api->primary);
-    if (api->pool_ready)
-        event_free(api->pool_ready);
+    replay_free(api->replay);
     api_keys_free(&api->keys);
     free(api);
 }

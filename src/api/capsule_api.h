@@ -1,15 +1,15 @@
-/*
- * The Capsule API and the Aux API (spec/capsule-api.md): the routes of this version on 127.0.0.1,
- * and a clear 501 on those that come later.
- */
+/* The Capsule API and the Aux API (spec/capsule-api.md), on 127.0.0.1. */
 #ifndef CAPSULE_API_CAPSULE_API_H
 #define CAPSULE_API_CAPSULE_API_H
 
 #include "api/keys.h"
 #include "api/server.h"
 
-#define API_NSM_THREADS 4  /* NSM calls in flight */
-#define API_NSM_QUEUE   64 /* and waiting; more are answered 503 */
+#define API_NSM_THREADS    3     /* NSM calls in flight; a fourth is the reservoir's */
+#define API_NSM_QUEUE      64    /* and waiting; more are answered 503 */
+#define API_CRYPTO_THREADS 4     /* at most; not more than there are processors */
+#define API_CRYPTO_QUEUE   256   /* one for each connection of the Capsule API */
+#define API_AUX_MS         15000 /* for an Aux request that needs the NSM */
 
 struct capsule_api;
 
@@ -17,6 +17,8 @@ struct capsule_api_config {
     uint16_t port;
     uint16_t aux_port; /* 0: no Aux API */
     struct nsm *nsm;   /* stays the caller's; must outlive the API */
+    int64_t aux_ms;    /* 0: API_AUX_MS */
+    size_t replay_max; /* messages that the replay cache holds; 0: REPLAY_MAX */
 };
 
 /*

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "crypto/library.h"
 
 int api_keys_draw(struct api_keys *keys, struct nsm *nsm, struct error *err)
 {
@@ -9,6 +10,9 @@ int api_keys_draw(struct api_keys *keys, struct nsm *nsm, struct error *err)
     const struct entropy source = {entropy_mix_fill, &mix};
     char point[2 * P384_POINT_LEN + 1];
 
+    if (!crypto_guard_keys())
+        log_warn("api",
+                 "the kernel does not lock the keys' memory: raise the limit of locked memory");
     keys->eth = k256_key_draw(&source, err);
     if (!keys->eth)
         return error_wrap(err, "drawing the Ethereum key");
@@ -21,8 +25,8 @@ int api_keys_draw(struct api_keys *keys, struct nsm *nsm, struct error *err)
     p384_key_point(keys->encryption, keys->encryption_point);
     eth_address_text(keys->eth_point, keys->address);
     hex_encode(slice_of(keys->encryption_point, P384_POINT_LEN), point);
-    log_info("api", "keys drawn", kv_str("address", keys->address),
-             kv_str("encryption_point", point));
+    log_info("api", "keys drawn", kv_str("origin", "nsm and kernel"),
+             kv_str("address", keys->address), kv_str("encryption_point", point));
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #ifndef CAPSULE_API_KEYS_H
 #define CAPSULE_API_KEYS_H
 
+#include "crypto/eth.h"
 #include "crypto/p384.h"
 #include "crypto/secp256k1.h"
 #include "nsm/nsm.h"
@@ -17,7 +18,8 @@ struct api_keys {
 
 /*
  * Draws both keys from NSM bytes hashed together with the kernel's, so that neither source alone
- * decides them. Blocks; logs the public halves.
+ * decides them. They lie in guarded memory, see crypto_guard_keys(). Blocks; logs their origin and
+ * the public halves.
  */
 int api_keys_draw(struct api_keys *keys, struct nsm *nsm, struct error *err);
 /* Wipes and frees. Safe on a zeroed struct. */

@@ -13,8 +13,9 @@
 #include <sys/random.h>
 
 #define LINGER_MS  2000
-#define SHED_MAX   64 /* connections past the cap that are being told so */
-#define METHOD_MAX 32 /* longer ones match no route */
+#define SHED_MAX   64   /* connections past the cap that are being told so */
+#define METHOD_MAX 32   /* longer ones match no route */
+#define COPY_MAX   1024 /* larger replies are sent from where they are */
 
 enum state {
     READ_HEAD,
@@ -42,9 +43,17 @@ struct api_request {
     struct buf headers; /* of the reply, from api_header() */
     char id[17];
     int64_t start_ms;
+    struct work *work; /* of api_run(), until it is finished or given up */
+};
+
+/* What a handler has the pool do. It outlives a request whose time ran out. */
+struct work {
     struct pool_job job;
+    struct api_server *server;
+    struct api_request *req; /* NULL: answered without it */
+    struct buf body;         /* then the request's body, which run() may still read */
     void *data;
-    void (*work)(void *data);
+    void (*run)(void *data);
     void (*finish)(struct api_request *req, void *data);
     void (*drop)(void *data);
 };
@@ -59,9 +68,54 @@ struct api_server {
     size_t bodies; /* bytes of request bodies in memory */
     bool draining;
     uint64_t id_prefix, id_next;
+    time_t date_of;
+    char date[32]; /* of that second */
 };
 
 static const struct stream_ops client_ops;
+
+/* ---- input, which may hold plaintext: it is wiped as it goes ---- */
+
+static void discard(struct evbuffer *in, size_t len)
+{
+    struct evbuffer_iovec part;
+
+    while (len > 0 && evbuffer_get_length(in) > 0 && evbuffer_peek(in, -1, NULL, &part, 1) > 0) {
+        size_t now = part.iov_len < len ? part.iov_len : len;
+
+        mem_wipe(part.iov_base, now);
+        evbuffer_drain(in, now);
+        len -= now;
+    }
+}
+
+/* Puts all bytes into one piece. evbuffer_pullup() would leave them behind where they were. */
+static void gather(struct evbuffer *in)
+{
+    size_t len = evbuffer_get_length(in);
+    struct evbuffer *whole = evbuffer_new();
+    struct evbuffer_iovec space;
+
+    if (!whole || evbuffer_reserve_space(whole, (ev_ssize_t)len, &space, 1) != 1)
+        abort(); /* out of memory */
+    evbuffer_copyout(in, space.iov_base, len);
+    space.iov_len = len;
+    evbuffer_commit_space(whole, &space, 1);
+    discard(in, len);
+    evbuffer_add_buffer(in, whole);
+    evbuffer_free(whole);
+}
+
+static struct slice peek_head(struct api_request *req)
+{
+    struct evbuffer *in = stream_in(req->client);
+    size_t len = evbuffer_get_length(in);
+
+    len = len < HTTP_HEAD_MAX ? len : HTTP_HEAD_MAX;
+    if (evbuffer_get_contiguous_space(in) < len)
+        gather(in);
+    return stream_peek(req->client, len);
+}
 
 /* ---- life of a connection ---- */
 
@@ -86,6 +140,7 @@ static void close_connection(struct api_request *req)
     struct api_server *s = req->server;
 
     if (req->client) {
+        discard(stream_in(req->client), SIZE_MAX);
         stream_free(req->client);
         req->client = NULL;
     }
@@ -111,7 +166,7 @@ static void linger(struct api_request *req)
     forget_request(req);
     req->state = LINGER;
     req->drained += evbuffer_get_length(in);
-    evbuffer_drain(in, evbuffer_get_length(in));
+    discard(in, SIZE_MAX);
     stream_read(req->client, true);
     if (evbuffer_get_length(stream_out(req->client)) > 0) {
         stream_set_timeout(req->client, API_PROGRESS_MS);
@@ -137,26 +192,42 @@ static void wipe_sent(const void *data, size_t len, void *arg)
     free(arg);
 }
 
+/* The text of now, made once a second. */
+static const char *date_text(struct api_server *s)
+{
+    time_t now = (time_t)(clock_real_ns() / 1000000000);
+
+    if (now != s->date_of) {
+        s->date_of = now;
+        http_date(now, s->date);
+    }
+    return s->date;
+}
+
 static void put_reply(struct api_request *req, int status, const char *type, struct buf *body)
 {
+    static const char keep_alive[] = "Connection: keep-alive\r\n\r\n";
+    static const char close[] = "Connection: close\r\n\r\n";
     struct evbuffer *out = stream_out(req->client);
-    char date[32];
+    bool has_body = body->len && !req->is_head && status != 204;
 
-    http_date((time_t)(clock_real_ns() / 1000000000), date);
-    evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, http_reason(status), date);
-    if (type)
-        evbuffer_add_printf(out, "Content-Type: %s\r\n", type);
+    evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n%s%s%s", status, http_reason(status),
+                        date_text(req->server), type ? "Content-Type: " : "", type ? type : "",
+                        type ? "\r\n" : "");
     if (status != 204)
         evbuffer_add_printf(out, "Content-Length: %zu\r\n", body->len);
     if (req->headers.len)
         evbuffer_add(out, req->headers.ptr, req->headers.len);
     if (status >= 400 && req->id[0])
         evbuffer_add_printf(out, "X-Request-Id: %s\r\n", req->id);
-    evbuffer_add_printf(out, "Connection: %s\r\n\r\n", req->keep ? "keep-alive" : "close");
-    if (body->len && !req->is_head && status != 204) {
+    evbuffer_add(out, req->keep ? keep_alive : close,
+                 req->keep ? sizeof(keep_alive) - 1 : sizeof(close) - 1);
+    if (has_body && (body->len > COPY_MAX || body->secret)) {
         evbuffer_add_reference(out, body->ptr, body->len, wipe_sent, body->ptr);
         *body = BUF(body->max);
     } else {
+        if (has_body)
+            evbuffer_add(out, body->ptr, body->len);
         buf_free(body);
     }
 }
@@ -300,7 +371,6 @@ static void dispatch(struct api_request *req)
     }
 }
 
-/* Takes body bytes off the input, which is wiped as it goes: bodies may hold plaintext. */
 static bool take_bytes(struct api_request *req, uint64_t max)
 {
     struct evbuffer *in = stream_in(req->client);
@@ -319,8 +389,7 @@ static bool take_bytes(struct api_request *req, uint64_t max)
             too_large(req, (uint64_t)req->body.len + len);
             return false;
         }
-        mem_wipe(part.iov_base, len);
-        evbuffer_drain(in, len);
+        discard(in, len);
         s->bodies += len;
         max -= len;
     }
@@ -433,7 +502,7 @@ static void take_head(struct api_request *req, struct slice raw)
 /* True when there is more to do at once. */
 static bool read_head(struct api_request *req)
 {
-    struct slice in = stream_peek(req->client, HTTP_HEAD_MAX);
+    struct slice in = peek_head(req);
     bool first = req->scan.pos == 0;
     enum http_scan_result r = http_scan(&req->scan, in);
     struct error err;
@@ -482,7 +551,7 @@ static void on_readable(void *arg)
     }
     in = stream_in(req->client);
     req->drained += evbuffer_get_length(in);
-    evbuffer_drain(in, evbuffer_get_length(in));
+    discard(in, SIZE_MAX);
     if (req->drained > API_DRAIN_MAX)
         close_connection(req);
 }
@@ -509,13 +578,26 @@ static void on_ended(void *arg, int sys)
         serve(req);
 }
 
+/* The pool has had its time: the client gets its answer now, and the result nobody. */
+static void give_up_work(struct api_request *req)
+{
+    struct work *w = req->work;
+
+    w->req = NULL;
+    w->body = req->body;
+    req->body = BUF_SECRET(API_BODY_MAX);
+    req->work = NULL;
+    fail(req, 503, "upstream_unavailable", "Capsule API service unavailable");
+}
+
 static void on_timeout(void *arg)
 {
     struct api_request *req = arg;
-
     bool begun = req->state == READ_HEAD && evbuffer_get_length(stream_in(req->client)) > 0;
 
-    if (begun || req->state == READ_BODY)
+    if (req->work)
+        give_up_work(req);
+    else if (begun || req->state == READ_BODY)
         reject_head(req, 408);
     else
         close_connection(req);
@@ -649,35 +731,57 @@ void api_fail(struct api_request *req, int status, const char *code, const char 
     fail(req, status, code, message);
 }
 
-static void job_run(struct pool_job *job)
+static void work_run(struct pool_job *job)
 {
-    struct api_request *req = CONTAINER_OF(job, struct api_request, job);
+    struct work *w = CONTAINER_OF(job, struct work, job);
 
-    req->work(req->data);
+    w->run(w->data);
 }
 
-static void job_done(struct pool_job *job)
+static void work_done(struct pool_job *job)
 {
-    struct api_request *req = CONTAINER_OF(job, struct api_request, job);
+    struct work *w = CONTAINER_OF(job, struct work, job);
+    struct api_request *req = w->req;
 
-    if (!job->dropped) {
-        req->finish(req, req->data);
+    if (req)
+        req->work = NULL;
+    if (req && !job->dropped) {
+        w->finish(req, w->data);
+    } else {
+        w->drop(w->data);
+        if (req)
+            fail(req, 503, "overloaded", "the service is stopping");
+    }
+    w->server->bodies -= w->body.len;
+    buf_free(&w->body);
+    free(w);
+}
+
+void api_run_in(struct api_request *req, struct pool *pool, void *data, void (*run)(void *data),
+                void (*finish)(struct api_request *req, void *data), void (*drop)(void *data))
+{
+    struct work *w = xcalloc(1, sizeof(*w));
+
+    *w = (struct work){.job = {.run = work_run, .done = work_done},
+                       .server = req->server,
+                       .req = req,
+                       .data = data,
+                       .run = run,
+                       .finish = finish,
+                       .drop = drop};
+    if (pool && pool_submit(pool, &w->job) == 0) {
+        req->work = w;
+        if (req->client) /* it may have gone, where one piece of work follows another */
+            stream_set_timeout(req->client, req->server->config.work_ms);
         return;
     }
-    req->drop(req->data);
-    fail(req, 503, "overloaded", "the service is stopping");
-}
-
-void api_run(struct api_request *req, void *data, void (*work)(void *data),
-             void (*finish)(struct api_request *req, void *data), void (*drop)(void *data))
-{
-    req->data = data;
-    req->work = work;
-    req->finish = finish;
-    req->drop = drop;
-    req->job = (struct pool_job){.run = job_run, .done = job_done};
-    if (req->server->config.pool && pool_submit(req->server->config.pool, &req->job) == 0)
-        return;
+    free(w);
     drop(data);
     fail(req, 503, "overloaded", "too many requests are waiting; try again");
+}
+
+void api_run(struct api_request *req, void *data, void (*run)(void *data),
+             void (*finish)(struct api_request *req, void *data), void (*drop)(void *data))
+{
+    api_run_in(req, req->server->config.pool, data, run, finish, drop);
 }

@@ -40,6 +40,7 @@ struct api_config {
     const struct api_route *routes; /* borrowed; ends with a NULL method */
     void *arg;                      /* for handle() and decorate() */
     struct pool *pool; /* for api_run(); may be NULL. The owner watches its descriptor */
+    int64_t work_ms;   /* for api_run(), queue included; 0: no limit */
     /* Called before any reply to a parsed request goes out, errors included: may add headers by
        path. May be NULL. */
     void (*decorate)(struct api_request *req, void *arg);
@@ -74,11 +75,16 @@ void api_reply_json(struct api_request *req, int status, struct buf *body);
 void api_fail(struct api_request *req, int status, const char *code, const char *message);
 
 /*
- * Runs `work(data)` in the pool, then `finish(req, data)` on the loop, which answers. Without a
- * free place in the queue, or when the pool ends first, the request is answered 503 "overloaded"
- * and `drop(data)` is called instead. `work` must not touch the request; api_body() stays valid.
+ * Runs `run(data)` in the pool, then `finish(req, data)` on the loop, which answers. Without a free
+ * place in the queue, or when the pool ends first, the request is answered 503 "overloaded", and
+ * after config.work_ms 503 "upstream_unavailable"; `drop(data)` is called instead of `finish` then,
+ * not before `run` is over. `run` must not touch the request; the bytes of api_body() stay.
  */
-void api_run(struct api_request *req, void *data, void (*work)(void *data),
+void api_run(struct api_request *req, void *data, void (*run)(void *data),
              void (*finish)(struct api_request *req, void *data), void (*drop)(void *data));
+/* The same in another pool than config.pool. NULL, for one that has ended, refuses as a full one.
+ */
+void api_run_in(struct api_request *req, struct pool *pool, void *data, void (*run)(void *data),
+                void (*finish)(struct api_request *req, void *data), void (*drop)(void *data));
 
 #endif

@@ -178,6 +178,11 @@ static bool is_zero(struct slice bytes)
     return any == 0;
 }
 
+bool attest_document_is_debug(const struct attest_document *doc)
+{
+    return !attest_document_has_pcr(doc, 0) || is_zero(doc->pcr[0]);
+}
+
 static bool refuses_debug(const struct attest_policy *policy)
 {
     return !policy->allow_debug;

@@ -46,6 +46,9 @@ int attest_verify(struct slice bytes, const struct attest_anchor *anchor,
                   const struct attest_policy *policy, const struct attest_observer *observer,
                   struct attest_document *out, enum attest_failure *why, struct error *err);
 
+/* PCR0 is zero, or not there: the enclave runs in debug mode. */
+bool attest_document_is_debug(const struct attest_document *doc);
+
 /* Envelope, algorithm and fields only: for showing a document. Nothing is verified. */
 int attest_inspect(struct slice bytes, struct attest_document *out, enum attest_failure *why,
                    struct error *err);

@@ -3,9 +3,12 @@
 #define CAPSULE_BASE_CLOCK_H
 
 #include <stdint.h>
+#include <sys/time.h>
 
 /* Milliseconds of CLOCK_MONOTONIC: for time-outs and intervals. */
 int64_t clock_mono_ms(void);
+/* What is left until a time of clock_mono_ms(), at least nothing, as timers take it. */
+struct timeval clock_left(int64_t deadline_ms);
 /* Nanoseconds of CLOCK_MONOTONIC: for measuring. */
 int64_t clock_mono_ns(void);
 /* Nanoseconds since 1970 of CLOCK_REALTIME. */

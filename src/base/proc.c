@@ -147,6 +147,16 @@ void proc_signal(const struct proc *p, int sig)
         syscall(SYS_pidfd_send_signal, p->pidfd, sig, NULL, 0);
 }
 
+void proc_reset_signals(void)
+{
+    sigset_t none;
+
+    for (int sig = 1; sig < NSIG; sig++)
+        signal(sig, SIG_DFL); /* SIGKILL, SIGSTOP and libc's own refuse; they are default anyway */
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 void proc_kill(struct proc *p)
 {
     if (p->pid <= 0)

@@ -44,6 +44,11 @@ char *proc_find(const char *program) MUST_USE;
 int proc_wait(struct proc *p, int timeout_ms, int *status, struct error *err);
 /* Sends a signal; a process that has ended already is not an error. */
 void proc_signal(const struct proc *p, int sig);
+/*
+ * For a fresh child that goes on in this program: default action for every signal, none blocked. A
+ * handler of the event loop's would tell the parent's loop. Allocates nothing, takes no lock.
+ */
+void proc_reset_signals(void);
 /* SIGKILL and reap, if there is one. For CLEANUP and error paths. */
 void proc_kill(struct proc *p);
 

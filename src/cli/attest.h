@@ -4,8 +4,10 @@
 
 #include "base/slice.h"
 #include "cli/cli.h"
+#include "cli/http_fetch.h"
 
 #define ATTEST_INPUT_MAX 65536 /* bytes of a file or an HTTP answer */
+#define ATTEST_NONCE_MAX 512   /* bytes that enclaves take */
 
 extern const struct subcommand cmd_attest;
 
@@ -22,6 +24,15 @@ int attest_load(const char *path, struct buf *out, struct error *err);
  */
 int attest_hex_option(const char *option, const char *value, size_t max, struct buf *out,
                       bool *present, struct error *err);
+/* Sets *out to a fresh random nonce of 32 bytes. */
+int attest_draw_nonce(struct buf *out, struct error *err);
+/*
+ * Asks the Capsule API or Aux API at `url` (POST /v1/attestation when it has no path) for a
+ * document with this nonce of at most ATTEST_NONCE_MAX bytes, and sets *document to what came,
+ * which may be anything. `target` brings the HTTP options and gets the URL.
+ */
+int attest_request(struct http_target *target, const struct subcommand *cmd, const char *url,
+                   struct slice nonce, struct buf *document, struct error *err);
 /* "2026-01-15T12:00:00Z" into `out`, with .mmm when `ms` is not negative; the year has 4 digits. */
 void attest_format_time(int64_t seconds, int ms, char out[40]);
 

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "cli/attest_expect.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -27,39 +28,34 @@ static int run(int argc, char **argv, struct error *err)
     return cli_usage_error(&cmd_attest, argv, err, "%s: no such action", argv[1]);
 }
 
+/* clang-format off */
 const struct subcommand cmd_attest = {
     .name = "attest",
     .synopsis = "fetch URL | show FILE|- | verify FILE|-",
     .summary = "Fetch, show and verify attestation documents",
     .help =
-        "attest fetch URL [-o FILE] [--nonce HEX] [--unix-socket PATH]\n"
+        "attest fetch URL [-o FILE] [--nonce HEX] [--unix-socket PATH] [--cacert FILE]...\n"
         "  Asks the Capsule API or Aux API at URL for a document (POST /v1/attestation when URL\n"
         "  has no path). With -o FILE the document goes there and the nonce, in hex, to standard\n"
         "  output; without, the document goes to standard output and the nonce to standard error.\n"
         "  -o, --output FILE      write the document to FILE\n"
         "      --nonce HEX        the nonce to ask for (default: 32 random bytes)\n"
-        "      --unix-socket PATH connect there instead of to the host that URL names\n"
+        HTTP_TARGET_HELP
         "\n"
         "attest show FILE|-\n"
         "  Prints what a document says, as JSON. It is NOT verified.\n"
         "\n"
         "attest verify FILE|- [OPTION]...\n"
-        "  Checks a document, one line a check. The first that fails is named on standard error "
-        "as\n"
-        "  \"rejected: CLASS: reason\". Exit status: 0 accepted, 1 rejected, 2 wrong usage.\n"
-        "      --root PEM         trust the root certificate in this file instead of AWS's; the\n"
-        "                         only way to accept documents of a development (soft) NSM\n"
-        "      --at SECONDS       verify as of this time since 1970 (default: now). Certificates\n"
-        "                         live for three hours: for a stored document give its own time\n"
-        "      --max-age SECONDS  refuse documents that are older than this, or from the future\n"
-        "      --pcr N=HEX        expect PCR N to have this value; may be given several times\n"
-        "      --eif FILE         expect PCR0, 1 and 2 of this image, and PCR8 when it is signed\n"
+        "  Checks a document, one line a check. The first that fails is named on standard error\n"
+        "  as \"rejected: CLASS: reason\". Exit status: 0 accepted, 1 rejected, 2 wrong usage.\n"
+        ATTEST_EXPECT_HELP
+        ATTEST_AT_HELP
         "      --nonce HEX        expect this nonce\n"
         "      --user-data HEX    expect this user data\n"
-        "      --public-key HEX   expect this public key\n"
-        "      --allow-debug      accept enclaves in debug mode, which protect nothing\n",
+        "      --public-key HEX   expect this public key\n",
     .run = run,
 };
+/* clang-format on */
 
 int attest_load(const char *path, struct buf *out, struct error *err)
 {

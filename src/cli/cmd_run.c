@@ -336,6 +336,8 @@ static int become_shell(const struct run *r, struct error *err)
         add(&a, "--memory-mb");
         add(&a, memory);
     }
+    if (r->publish_all)
+        add(&a, "--publish-all");
     for (size_t i = 0; i < r->ports.count; i++) {
         add(&a, "-p");
         add(&a, publish_format(&r->ports.items[i], ports[i]));
@@ -349,14 +351,9 @@ static int run(int argc, char **argv, struct error *err)
 {
     CLEANUP(run_free) struct run r = {.launcher = "auto", .manifest = BUF(MANIFEST_BYTES_MAX)};
     AUTO_MANIFEST struct manifest *m = NULL;
-    AUTO_FD int eif = -1;
 
-    if (parse(argc, argv, &r, err) < 0 || resolve(&r, &m, err) < 0)
-        return -1;
-    eif = open(r.eif, O_RDONLY | O_CLOEXEC);
-    if (eif < 0)
-        return error_sys(err, errno, "opening %s", r.eif);
-    if (manifest_check_available(m, err) < 0 || publish_match(&r.ports, m, r.publish_all, err) < 0)
+    if (parse(argc, argv, &r, err) < 0 || resolve(&r, &m, err) < 0 ||
+        manifest_check_available(m, err) < 0)
         return -1;
     return become_shell(&r, err);
 }
@@ -372,13 +369,14 @@ const struct subcommand cmd_run = {
         "                         FILE.eif, the manifest of the host's side; - is standard\n"
         "                         input\n"
         "  -p, --publish [ADDR:]HOST:CONTAINER[/tcp]\n"
-        "                         make an ingress port reachable at a port of this machine\n"
-        "      --publish-all      all ingress ports, under their own numbers\n"
+        "                         make an ingress port reachable at a port of this machine; a\n"
+        "                         port that is not in the manifest's ingress stays closed\n"
+        "      --publish-all      all other ingress ports, under their own numbers\n"
         "  -d, --debug-mode       debug enclave (PCRs of zeros where there is hardware)\n"
         "      --cpu-count N      instead of defaults.cpu_count\n"
         "      --memory-mb N      instead of defaults.memory_mb\n"
         "      --launcher NAME    nitro, nitro-cli, qemu or sandbox (default auto: the first\n"
-        "                         that this machine can use)\n"
+        "                         that suits this machine)\n"
         "      --mount NAME=DIR   not available in this version\n"
         "      --pull             not available in this version\n"
         "\n"

@@ -1,4 +1,4 @@
-/* Published ports: what -p of `run` says, checked against the manifest's ingress. */
+/* Published ports: what -p of `run` says. The shell holds it against the manifest's ingress. */
 #ifndef CAPSULE_CLI_PUBLISH_H
 #define CAPSULE_CLI_PUBLISH_H
 
@@ -21,14 +21,5 @@ struct publish_list {
 int publish_add(struct publish_list *list, const char *text, struct error *err);
 /* The canonical form of one, for capsule-shell. Returns `out`. */
 const char *publish_format(const struct publish *p, char out[PUBLISH_TEXT_SIZE]);
-
-struct manifest;
-
-/*
- * Compares with the manifest's ingress: with `all`, ports that no -p names are published under
- * their own number; otherwise one warning for each. A container port without ingress is a warning
- * too: nothing in the enclave listens for it.
- */
-int publish_match(struct publish_list *list, const struct manifest *m, bool all, struct error *err);
 
 #endif

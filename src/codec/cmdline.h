@@ -11,9 +11,8 @@
 #define CMDLINE_SOFT_NSM    "capsule.soft_nsm=1"      /* there is a soft NSM on the host */
 #define CMDLINE_VERBOSE     "capsule.verbose="        /* 1 or 2: as many -v */
 #define CMDLINE_LOG_JSON    "capsule.log_format=json" /* instead of text */
-#define CMDLINE_WHOLE_CLOSE "capsule.half_close=0" /* the vsock device has no half-closed streams  \
-                                                    */
-#define CMDLINE_MAX 4096                           /* more than any kernel takes */
+#define CMDLINE_WHOLE_CLOSE "capsule.half_close=0"    /* vsock streams end both ways at once */
+#define CMDLINE_MAX         4096                      /* more than any kernel takes */
 
 struct cmdline_words {
     bool soft_nsm;

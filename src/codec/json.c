@@ -3,6 +3,8 @@
 #include "base/text.h"
 
 #include <inttypes.h>
+#include <malloc.h>
+#include <pthread.h>
 #include <stdio.h>
 
 const char *json_problem_code(enum json_problem problem)
@@ -56,6 +58,22 @@ static int check_bounds(struct slice text, struct error *err)
     return 0;
 }
 
+static void wipe_and_free(void *ptr)
+{
+    if (ptr)
+        mem_wipe(ptr, malloc_usable_size(ptr));
+    free(ptr);
+}
+
+/*
+ * jansson copies strings more than once, and requests hold plaintext. Its blocks stay malloc()'s,
+ * so values made before, and texts that callers free(), are none the worse.
+ */
+static void wipe_trees(void)
+{
+    json_set_alloc_funcs(malloc, wipe_and_free);
+}
+
 static enum json_problem problem_of(const json_error_t *e)
 {
     switch (json_error_code(e)) {
@@ -70,6 +88,7 @@ static enum json_problem problem_of(const json_error_t *e)
 
 int json_read_object(struct slice text, json_t **out, enum json_problem *problem, struct error *err)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     enum json_problem ignored = JSON_INVALID;
     json_error_t e;
     json_t *root;
@@ -80,6 +99,7 @@ int json_read_object(struct slice text, json_t **out, enum json_problem *problem
         return error_set(err, ERR_INVALID, "JSON is empty");
     if (check_bounds(text, err) < 0)
         return -1;
+    pthread_once(&once, wipe_trees);
     /* Integers up to 2^64 - 1 are legal and beyond jansson's; as reals they pass, and their digits
        are taken from the source. */
     root = json_loadb(
@@ -87,7 +107,8 @@ int json_read_object(struct slice text, json_t **out, enum json_problem *problem
         JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, &e);
     if (!root) {
         *problem = problem_of(&e);
-        /* jansson's own text may quote input at length, so only its position is passed on */
+        /* jansson's own text quotes input at length, so only its position is passed on */
+        mem_wipe(e.text, sizeof(e.text));
         return error_set(err, ERR_INVALID, "JSON is %s at line %d column %d",
                          *problem == JSON_DUPLICATE      ? "repeating a member name"
                          : *problem == JSON_OUT_OF_RANGE ? "holding a number out of range"
@@ -382,6 +403,32 @@ void json_put_text(struct json_writer *w, struct slice text)
 void json_put_cstr(struct json_writer *w, const char *text)
 {
     json_put_text(w, slice_str(text));
+}
+
+void json_put_hex(struct json_writer *w, const char *prefix, struct slice bytes)
+{
+    uint8_t *to;
+
+    before_value(w);
+    put(w, "\"", 1);
+    put(w, prefix, strlen(prefix));
+    to = w->failed || bytes.len > SIZE_MAX / 2 ? NULL : buf_reserve(w->out, 2 * bytes.len);
+    if (!to) {
+        w->failed = true;
+        return;
+    }
+    hex_encode(bytes, (char *)to); /* a buf always has room for the NUL */
+    w->out->len += 2 * bytes.len;
+    put(w, "\"", 1);
+}
+
+void json_put_base64(struct json_writer *w, struct slice bytes)
+{
+    before_value(w);
+    put(w, "\"", 1);
+    if (!w->failed && base64_encode(bytes, w->out) < 0)
+        w->failed = true;
+    put(w, "\"", 1);
 }
 
 static void put_word(struct json_writer *w, const char *word)

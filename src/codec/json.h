@@ -28,7 +28,8 @@ const char *json_problem_code(enum json_problem problem);
  * Parses one JSON object: UTF-8 without BOM, nothing behind it, no duplicate names at any depth.
  * On success the caller owns *out (json_decref()). On failure returns -1 with err and, when
  * `problem` is not NULL, its class. All numbers are json_real: read integers with
- * json_member_u64(), which looks at the source.
+ * json_member_u64(), which looks at the source. From the first call on, jansson wipes all memory
+ * that it frees in this process: texts may hold secrets.
  */
 int json_read_object(struct slice text, json_t **out, enum json_problem *problem,
                      struct error *err);
@@ -75,6 +76,10 @@ void json_put_key(struct json_writer *w, const char *key);
 /* The text must be UTF-8. */
 void json_put_text(struct json_writer *w, struct slice text);
 void json_put_cstr(struct json_writer *w, const char *text);
+/* Bytes as a string of lower-case hex after `prefix` ("" or "0x"). */
+void json_put_hex(struct json_writer *w, const char *prefix, struct slice bytes);
+/* Bytes as a string of standard base64. */
+void json_put_base64(struct json_writer *w, struct slice bytes);
 void json_put_uint(struct json_writer *w, uint64_t value);
 void json_put_int(struct json_writer *w, int64_t value);
 void json_put_bool(struct json_writer *w, bool value);

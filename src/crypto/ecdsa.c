@@ -178,6 +178,13 @@ enum ecdsa_curve ecdsa_key_curve(const struct ecdsa_key *key)
     return key->curve;
 }
 
+void ecdsa_key_scalar(const struct ecdsa_key *key, uint8_t *out)
+{
+    int len = (int)curves[key->curve].order_len;
+
+    ossl_must(BN_bn2binpad(EC_KEY_get0_private_key(key->ec), out, len) == len);
+}
+
 /* ---- signing ---- */
 
 /* bits2octets (RFC 6979 section 2.3.4); digests here are never longer than the order. */

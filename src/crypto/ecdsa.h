@@ -32,6 +32,8 @@ struct ecdsa_key *ecdsa_key_from_pem(struct slice pem, struct error *err);
 /* Appends the key as PKCS#8 PEM; `out` should be secret. */
 int ecdsa_key_to_pem(const struct ecdsa_key *key, struct buf *out, struct error *err);
 enum ecdsa_curve ecdsa_key_curve(const struct ecdsa_key *key);
+/* Writes the private scalar, big-endian, half as long as a signature. The caller wipes it. */
+void ecdsa_key_scalar(const struct ecdsa_key *key, uint8_t *out);
 /* Signs the curve's digest of `message`; writes ecdsa_signature_len() bytes. */
 int ecdsa_sign(const struct ecdsa_key *key, struct slice message, uint8_t *signature,
                struct error *err);

@@ -1,6 +1,6 @@
 /*
- * The enclave's P-384 encryption key: making it and writing its public half. Encodings:
- * spec/capsule-api.md section 4, RFC 5480.
+ * The enclave's P-384 encryption key: making it, agreeing on secrets with it, and the encodings of
+ * public keys (spec/capsule-api.md sections 4 and 8.2, RFC 5480).
  */
 #ifndef CAPSULE_CRYPTO_P384_H
 #define CAPSULE_CRYPTO_P384_H
@@ -11,6 +11,7 @@
 #define P384_SECRET_LEN 48
 #define P384_POINT_LEN  97 /* SEC1 uncompressed: 04 || X || Y */
 #define P384_SPKI_LEN   120
+#define P384_SHARED_LEN 48
 
 /* A private key; wiped when freed. */
 struct p384_key;
@@ -21,10 +22,23 @@ struct p384_key *p384_key_from_bytes(const uint8_t *secret) MUST_USE;
 struct p384_key *p384_key_draw(const struct entropy *from, struct error *err);
 /* Writes P384_POINT_LEN bytes. */
 void p384_key_point(const struct p384_key *key, uint8_t *out);
+/*
+ * ECDH: writes the x coordinate of the shared point, P384_SHARED_LEN big-endian bytes, leading
+ * zeros kept, which the caller wipes. `point` is uncompressed. -1 when it is not on the curve.
+ * Constant time in the key. Threads may share the key; costs them about half a millisecond.
+ */
+int p384_ecdh(const struct p384_key *key, const uint8_t *point, uint8_t *shared) MUST_USE;
 
 /* Writes the DER SubjectPublicKeyInfo of a point, P384_SPKI_LEN bytes. */
 void p384_point_spki(const uint8_t *point, uint8_t *out);
 /* Appends the SPKI as PEM, label PUBLIC KEY, without a final newline; -1 when the buf is full. */
 int p384_point_pem(const uint8_t *point, struct buf *out) MUST_USE;
+
+/*
+ * The point of a peer's SubjectPublicKeyInfo: id-ecPublicKey, secp384r1, uncompressed (120 bytes)
+ * or compressed (72 bytes), and nothing else. Writes P384_POINT_LEN bytes; ERR_INVALID when the
+ * form is another or the point is not on the curve. Public input: not constant time.
+ */
+int p384_point_from_spki(struct slice der, uint8_t *point, struct error *err);
 
 #endif

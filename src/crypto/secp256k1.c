@@ -1,15 +1,15 @@
 #include "crypto/secp256k1.h"
 
-#include "base/text.h"
-#include "crypto/keccak.h"
 #include "crypto/ossl.h"
 #include "crypto/pem.h"
 
+#include <openssl/crypto.h>
 #include <secp256k1.h>
+#include <secp256k1_recovery.h>
 
 struct k256_key {
     secp256k1_context *ctx;
-    uint8_t secret[K256_SECRET_LEN];
+    uint8_t *secret; /* in guarded memory */
     uint8_t point[K256_POINT_LEN];
 };
 
@@ -18,7 +18,7 @@ void k256_key_free(struct k256_key *key)
     if (!key)
         return;
     secp256k1_context_destroy(key->ctx);
-    mem_wipe(key, sizeof(*key));
+    OPENSSL_secure_clear_free(key->secret, K256_SECRET_LEN);
     free(key);
 }
 
@@ -40,6 +40,8 @@ struct k256_key *k256_key_from_bytes(const uint8_t *secret)
     size_t len = K256_POINT_LEN;
     secp256k1_pubkey pub;
 
+    key->secret = OPENSSL_secure_zalloc(K256_SECRET_LEN);
+    ossl_must(key->secret != NULL);
     key->ctx = blinded_context();
     if (!secp256k1_ec_seckey_verify(key->ctx, secret) ||
         !secp256k1_ec_pubkey_create(key->ctx, &pub, secret)) {
@@ -92,20 +94,42 @@ int k256_point_pem(const uint8_t *point, struct buf *out)
     return pem_encode("PUBLIC KEY", slice_of(spki, sizeof(spki)), out);
 }
 
-void eth_address(const uint8_t *point, uint8_t *out)
+int k256_sign(const struct k256_key *key, const uint8_t *digest, uint8_t *out)
 {
-    uint8_t digest[KECCAK256_LEN];
+    secp256k1_ecdsa_recoverable_signature sig;
+    int parity = 0;
 
-    keccak256_once(slice_of(point + 1, K256_POINT_LEN - 1), digest);
-    memcpy(out, digest + KECCAK256_LEN - ETH_ADDRESS_LEN, ETH_ADDRESS_LEN);
+    ossl_must(
+        secp256k1_ecdsa_sign_recoverable(key->ctx, &sig, digest, key->secret,
+                                         secp256k1_nonce_function_rfc6979, NULL) &&
+        secp256k1_ecdsa_recoverable_signature_serialize_compact(key->ctx, out, &parity, &sig));
+    out[K256_SIGNATURE_LEN - 1] = (uint8_t)parity;
+    return parity > 1 ? -1 : 0;
 }
 
-void eth_address_text(const uint8_t *point, char *out)
+bool k256_signature_is_high(const uint8_t *signature)
 {
-    uint8_t address[ETH_ADDRESS_LEN];
+    secp256k1_ecdsa_signature plain;
 
-    eth_address(point, address);
-    out[0] = '0';
-    out[1] = 'x';
-    hex_encode(slice_of(address, sizeof(address)), out + 2);
+    return secp256k1_ecdsa_signature_parse_compact(secp256k1_context_static, &plain, signature) &&
+           secp256k1_ecdsa_signature_normalize(secp256k1_context_static, NULL, &plain);
+}
+
+int k256_recover(const uint8_t *digest, const uint8_t *signature, uint8_t *point)
+{
+    const secp256k1_context *ctx = secp256k1_context_static;
+    secp256k1_ecdsa_recoverable_signature sig;
+    size_t len = K256_POINT_LEN;
+    secp256k1_ecdsa_signature plain;
+    secp256k1_pubkey pub;
+
+    if (signature[K256_SIGNATURE_LEN - 1] > 1 ||
+        !secp256k1_ecdsa_recoverable_signature_parse_compact(ctx, &sig, signature,
+                                                             signature[K256_SIGNATURE_LEN - 1]) ||
+        !secp256k1_ecdsa_recoverable_signature_convert(ctx, &plain, &sig) ||
+        secp256k1_ecdsa_signature_normalize(ctx, NULL, &plain) ||
+        !secp256k1_ecdsa_recover(ctx, &pub, &sig, digest))
+        return -1;
+    return secp256k1_ec_pubkey_serialize(ctx, point, &len, &pub, SECP256K1_EC_UNCOMPRESSED) ? 0
+                                                                                            : -1;
 }

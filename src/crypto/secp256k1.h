@@ -8,11 +8,9 @@
 #include "base/slice.h"
 #include "crypto/entropy.h"
 
-#define K256_SECRET_LEN    32
-#define K256_POINT_LEN     65 /* SEC1 uncompressed: 04 || X || Y */
-#define K256_SPKI_LEN      88
-#define ETH_ADDRESS_LEN    20
-#define ETH_ADDRESS_STRLEN 43 /* "0x", 40 digits, NUL */
+#define K256_SECRET_LEN 32
+#define K256_POINT_LEN  65 /* SEC1 uncompressed: 04 || X || Y */
+#define K256_SPKI_LEN   88
 
 /*
  * A private key with a context of its own, blinded by kernel randomness, so that several threads
@@ -31,8 +29,23 @@ void k256_key_point(const struct k256_key *key, uint8_t *out);
 void k256_point_spki(const uint8_t *point, uint8_t *out);
 /* Appends the SPKI as PEM, label PUBLIC KEY, without a final newline; -1 when the buf is full. */
 int k256_point_pem(const uint8_t *point, struct buf *out) MUST_USE;
-/* Last 20 bytes of Keccak-256 of X || Y, and the same as "0x" and lower-case hex. */
-void eth_address(const uint8_t *point, uint8_t *out);
-void eth_address_text(const uint8_t *point, char *out);
+
+#define K256_DIGEST_LEN    32
+#define K256_SIGNATURE_LEN 65 /* r || s || yParity, which is 0 or 1 */
+
+/*
+ * Signs a 32-byte digest: RFC 6979 with HMAC-SHA-256 and no extra entropy, s at most n/2. Writes
+ * K256_SIGNATURE_LEN bytes; equal input gives equal bytes. -1 in the case of about 2^-127 in which
+ * r was reduced, which yParity cannot express. Threads may share the key.
+ */
+int k256_sign(const struct k256_key *key, const uint8_t *digest, uint8_t *out) MUST_USE;
+/* True when s is above n/2: the twin of a valid signature, which EIP-2 forbids. */
+bool k256_signature_is_high(const uint8_t *signature) MUST_USE;
+/*
+ * The point of the key that made the signature (SEC 1 section 4.1.6); writes K256_POINT_LEN bytes.
+ * -1 when r or s is out of range, s above n/2 (EIP-2), the last byte not 0 or 1, or there is no
+ * such point. Public input only: not constant time.
+ */
+int k256_recover(const uint8_t *digest, const uint8_t *signature, uint8_t *point) MUST_USE;
 
 #endif

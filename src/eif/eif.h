@@ -114,8 +114,10 @@ int eif_measure_fd(int fd, const char *name, const struct eif_info *info,
 /*
  * All of the above for a caller that only wants a sound image's measurements, PCR8 included. Every
  * fault of section 13 is an error, as is a signature section without a readable certificate. Says
- * nothing about whether the signature is good: that is eif_signature_verify().
+ * nothing about whether the signature is good: that is eif_signature_verify(). The first form reads
+ * an open file, with `name` for messages.
  */
+int eif_measure_sound(int fd, const char *name, struct eif_measurements *out, struct error *err);
 int eif_measure_file(const char *path, struct eif_measurements *out, struct error *err);
 
 /* The PCR value of one extension from zero: SHA-384(0^48 || digest). */

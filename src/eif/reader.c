@@ -270,25 +270,31 @@ static int measure_certificate(int fd, const char *path, const struct eif_sectio
     return 0;
 }
 
-int eif_measure_file(const char *path, struct eif_measurements *out, struct error *err)
+int eif_measure_sound(int fd, const char *name, struct eif_measurements *out, struct error *err)
 {
-    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct eif_measurements m;
     const struct eif_section *signature;
     struct eif_info info = {0};
     uint32_t crc = 0;
 
-    if (fd < 0)
-        return error_sys(err, errno, "opening %s", path);
-    if (eif_read_info(fd, path, &info, NULL, err) < 0 ||
-        eif_measure_fd(fd, path, &info, &m, &crc, err) < 0)
+    if (eif_read_info(fd, name, &info, NULL, err) < 0 ||
+        eif_measure_fd(fd, name, &info, &m, &crc, err) < 0)
         return -1;
     if (crc != info.crc)
-        return error_set(err, ERR_INVALID, "%s: %s: checksum %08x, the header says %08x", path,
+        return error_set(err, ERR_INVALID, "%s: %s: checksum %08x, the header says %08x", name,
                          eif_fault_name(EIF_CRC), crc, info.crc);
     signature = eif_section_find(&info, EIF_SIGNATURE, 0);
-    if (signature && measure_certificate(fd, path, signature, m.pcr8, err) < 0)
+    if (signature && measure_certificate(fd, name, signature, m.pcr8, err) < 0)
         return -1;
     *out = m;
     return 0;
+}
+
+int eif_measure_file(const char *path, struct eif_measurements *out, struct error *err)
+{
+    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return error_sys(err, errno, "opening %s", path);
+    return eif_measure_sound(fd, path, out, err);
 }

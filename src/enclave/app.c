@@ -165,6 +165,13 @@ static int set_identity(const struct user *u, struct failure *f)
     return 0;
 }
 
+/* So that programs can open /dev/stdout by name, as they can in container engines. */
+static void give_to(int fd, const struct user *u)
+{
+    if (fchown(fd, u->uid, u->gid) < 0)
+        return; /* best effort; without it only they fail, and say so */
+}
+
 static int set_stdio(const struct plan *p, struct failure *f)
 {
     int null = open("/dev/null", O_RDONLY);
@@ -181,8 +188,10 @@ static int set_stdio(const struct plan *p, struct failure *f)
     }
     if (null != 0 && (dup2(null, 0) < 0 || close(null) < 0))
         return -1;
-    if (p->spec->output_fd >= 0 &&
-        (dup2(p->spec->output_fd, 1) < 0 || dup2(p->spec->output_fd, 2) < 0))
+    if (p->spec->output_fd < 0)
+        return 0;
+    give_to(p->spec->output_fd, p->spec->user);
+    if (dup2(p->spec->output_fd, 1) < 0 || dup2(p->spec->output_fd, 2) < 0)
         return -1;
     return 0;
 }

@@ -12,7 +12,7 @@ struct app_spec {
     char *const *env;  /* NULL-terminated */
     const char *cwd;   /* NULL or "": "/" stays */
     const struct user *user;
-    int output_fd; /* standard output and error; -1: inherited */
+    int output_fd; /* standard output and error, given to the user; -1: inherited */
 };
 
 /*

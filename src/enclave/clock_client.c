@@ -12,6 +12,7 @@
 #include <sys/timex.h>
 #include <time.h>
 
+#define CONNECT_SECS    5
 #define EXCHANGE_SECS   5
 #define EARLY_TRIES     10 /* until the first success, two seconds apart */
 #define EARLY_PAUSE_MS  2000
@@ -22,7 +23,8 @@ struct clock_client {
     struct clock_client_spec spec;
     struct dial *dial;
     int fd;
-    struct event *reply; /* readable, or the exchange's time-out */
+    struct event *reply; /* readable */
+    struct event *limit; /* of the connect, then of the exchange: a peer that drips gains nothing */
     struct event *timer; /* next round */
     char line[CLOCK_REPLY_MAX + 1];
     size_t line_len;
@@ -163,6 +165,7 @@ static void sample_done(struct clock_client *c, bool complete)
     int64_t limit = c->stats.synced ? CLOCK_RTT_LATER : CLOCK_RTT_FIRST;
     struct error err;
 
+    event_del(c->limit);
     if (c->reply)
         event_free(c->reply);
     c->reply = NULL;
@@ -183,16 +186,25 @@ static void sample_done(struct clock_client *c, bool complete)
         start_sample(c);
 }
 
+static void on_limit(evutil_socket_t fd, short what, void *arg)
+{
+    struct clock_client *c = arg;
+
+    (void)fd;
+    (void)what;
+    log_debug("clock", "the host's clock took too long");
+    dial_cancel(c->dial);
+    c->dial = NULL;
+    sample_done(c, false);
+}
+
 static void on_reply(evutil_socket_t fd, short what, void *arg)
 {
     struct clock_client *c = arg;
     char *eol;
     ssize_t n;
 
-    if (!(what & EV_READ)) {
-        sample_done(c, false);
-        return;
-    }
+    (void)what;
     n = recv((int)fd, c->line + c->line_len, sizeof(c->line) - c->line_len, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
@@ -227,7 +239,8 @@ static void on_connected(void *arg, int fd, const struct error *err)
     c->reply = event_new(c->spec.base, fd, EV_READ | EV_PERSIST, on_reply, c);
     if (!c->reply)
         abort(); /* out of memory */
-    event_add(c->reply, &limit);
+    event_add(c->reply, NULL);
+    event_add(c->limit, &limit);
     c->now = (struct clock_sample){.t1 = clock_real_ns()};
     if (send(fd, CLOCK_REQUEST, CLOCK_REQUEST_LEN, MSG_NOSIGNAL) != CLOCK_REQUEST_LEN)
         sample_done(c, false);
@@ -235,13 +248,13 @@ static void on_connected(void *arg, int fd, const struct error *err)
 
 static void start_sample(struct clock_client *c)
 {
-    struct error err;
-    uint32_t port;
+    const struct timeval limit = {.tv_sec = CONNECT_SECS};
+    uint32_t port = 0;
 
-    if (vsock_host_port(carrier_cid(c->spec.carrier), VSOCK_OFFSET_CLOCK, &port, &err) < 0)
-        round_failed(c);
-    else
-        c->dial = carrier_dial(c->spec.carrier, port, on_connected, c);
+    if (vsock_host_port(carrier_cid(c->spec.carrier), VSOCK_OFFSET_CLOCK, &port, NULL) < 0)
+        abort(); /* a carrier has a valid CID */
+    event_add(c->limit, &limit);
+    c->dial = carrier_dial(c->spec.carrier, port, on_connected, c);
 }
 
 struct clock_client *clock_client_start(const struct clock_client_spec *spec)
@@ -251,7 +264,8 @@ struct clock_client *clock_client_start(const struct clock_client_spec *spec)
     c->spec = *spec;
     c->fd = -1;
     c->timer = evtimer_new(spec->base, on_timer, c);
-    if (!c->timer)
+    c->limit = evtimer_new(spec->base, on_limit, c);
+    if (!c->timer || !c->limit)
         abort(); /* out of memory */
     start_sample(c);
     return c;
@@ -278,6 +292,7 @@ void clock_client_stop(struct clock_client *c)
     if (c->reply)
         event_free(c->reply);
     event_free(c->timer);
+    event_free(c->limit);
     fd_close(&c->fd);
     free(c);
 }

@@ -1,5 +1,6 @@
 #include "enclave/egress_dial.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "codec/egress_frame.h"
 #include "vsock/addr.h"
@@ -17,7 +18,8 @@ struct egress_dial {
     struct dial *link;
     struct event *io;
     int fd;
-    struct buf out; /* request frame, from `sent` on still to be written */
+    int64_t deadline_ms; /* of request and reply: a host that drips gains nothing */
+    struct buf out;      /* request frame, from `sent` on still to be written */
     size_t sent;
     struct buf in; /* reply frame */
 };
@@ -89,6 +91,8 @@ static int bytes_wanted(struct egress_dial *d, size_t *want, struct error *err)
     return 0;
 }
 
+static void wait_for(struct egress_dial *d, short what);
+
 static void read_reply(struct egress_dial *d)
 {
     struct egress_reply reply;
@@ -111,8 +115,10 @@ static void read_reply(struct egress_dial *d)
             d->in.len += (size_t)got;
             continue;
         }
-        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+            wait_for(d, EV_READ);
             return;
+        }
         fail_link(d, "the host closed the connection without an answer");
         return;
     }
@@ -121,8 +127,6 @@ static void read_reply(struct egress_dial *d)
     else
         deliver(d, &reply);
 }
-
-static void wait_for(struct egress_dial *d, short what);
 
 static void write_request(struct egress_dial *d)
 {
@@ -133,8 +137,7 @@ static void write_request(struct egress_dial *d)
         return;
     }
     d->sent += put > 0 ? (size_t)put : 0;
-    if (d->sent == d->out.len)
-        wait_for(d, EV_READ);
+    wait_for(d, d->sent == d->out.len ? EV_READ : EV_WRITE);
 }
 
 static void on_io(evutil_socket_t fd, short what, void *arg)
@@ -152,13 +155,17 @@ static void on_io(evutil_socket_t fd, short what, void *arg)
 
 static void wait_for(struct egress_dial *d, short what)
 {
-    struct timeval limit = {EGRESS_EXCHANGE_MS / 1000, 0};
+    int64_t ms = d->deadline_ms - clock_mono_ms();
+    struct timeval limit;
 
+    if (ms < 0)
+        ms = 0;
+    limit = (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
     if (d->io)
         event_free(d->io);
-    d->io = event_new(d->base, d->fd, what | EV_PERSIST | EV_TIMEOUT, on_io, d);
+    d->io = event_new(d->base, d->fd, what, on_io, d);
     if (!d->io)
-        abort();
+        abort(); /* out of memory */
     event_add(d->io, &limit);
 }
 
@@ -173,6 +180,7 @@ static void on_link(void *arg, int fd, const struct error *err)
         fail_link(d, err->msg);
         return;
     }
+    d->deadline_ms = clock_mono_ms() + EGRESS_EXCHANGE_MS;
     wait_for(d, EV_WRITE);
 }
 

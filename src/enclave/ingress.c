@@ -198,13 +198,24 @@ void enclave_ingress_drain(struct enclave_ingress *in)
         listener_close(in->entries[i].listener);
 }
 
+struct listener_stats enclave_ingress_stats_of(const struct enclave_ingress *in)
+{
+    struct listener_stats sum = {0};
+
+    for (size_t i = 0; i < in->count; i++) {
+        struct listener_stats s = listener_stats_of(in->entries[i].listener);
+
+        sum.accepted += s.accepted;
+        sum.refused += s.refused;
+        sum.shed += s.shed;
+        sum.open += s.open;
+    }
+    return sum;
+}
+
 size_t enclave_ingress_open(const struct enclave_ingress *in)
 {
-    size_t open = 0;
-
-    for (size_t i = 0; i < in->count; i++)
-        open += listener_stats_of(in->entries[i].listener).open;
-    return open;
+    return enclave_ingress_stats_of(in).open;
 }
 
 void enclave_ingress_stop(struct enclave_ingress *in)

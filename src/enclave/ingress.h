@@ -24,6 +24,8 @@ void enclave_ingress_app_started(struct enclave_ingress *in);
 /* No new connections; open ones go on. */
 void enclave_ingress_drain(struct enclave_ingress *in);
 size_t enclave_ingress_open(const struct enclave_ingress *in);
+/* Of all ports together. */
+struct listener_stats enclave_ingress_stats_of(const struct enclave_ingress *in);
 /* Resets what is open and frees everything. NULL is fine. */
 void enclave_ingress_stop(struct enclave_ingress *in);
 

@@ -21,13 +21,19 @@ struct watcher {
     bool sent_final;
 };
 
+/* When a command was taken, so that the next one can be told to wait. */
+struct last {
+    bool happened;
+    int64_t ms;
+};
+
 struct status_server {
     struct status_server_spec spec;
     struct listener *listener;
     struct status now;
     LIST_HEAD(, watcher) watchers;
-    int64_t last_command_ms;
-    bool commanded;
+    struct last last_stop, last_stats;
+    struct log_rate complaint;
     bool taken;
 };
 
@@ -50,21 +56,44 @@ static void send_state(struct watcher *w)
     w->sent_final = status_is_final(&w->server->now);
 }
 
-static void command(struct status_server *s, struct slice line)
+static bool too_soon(struct last *last)
 {
     int64_t now = clock_mono_ms();
-    struct stop_command cmd;
-    struct error err;
 
-    if (s->commanded && now - s->last_command_ms < COMMAND_SPACING_MS)
+    if (last->happened && now - last->ms < COMMAND_SPACING_MS)
+        return true;
+    *last = (struct last){true, now};
+    return false;
+}
+
+static void send_stats(struct watcher *w)
+{
+    const struct status_server_spec *spec = &w->server->spec;
+    AUTO_BUF struct buf line = BUF(STATUS_LINE_MAX + 1);
+
+    if (!spec->stats || w->sent_final)
         return;
-    s->commanded = true;
-    s->last_command_ms = now;
-    if (stop_parse(line, &cmd, &err) < 0) {
-        log_debug("status", "ignored a line from the host", kv_str("reason", err.msg));
-        return;
+    spec->stats(spec->arg, &line);
+    bufferevent_write(w->bev, line.ptr, line.len);
+}
+
+static void command(struct watcher *w, struct slice line)
+{
+    struct status_server *s = w->server;
+    struct host_command cmd;
+    struct error err;
+    uint64_t suppressed;
+
+    if (host_command_parse(line, &cmd, &err) < 0) {
+        if (log_rate_allow(&s->complaint, &suppressed))
+            log_debug("status", "ignored a line from the host", kv_str("reason", err.msg),
+                      kv_uint("suppressed", suppressed));
+    } else if (cmd.kind == COMMAND_STATS) {
+        if (!too_soon(&s->last_stats))
+            send_stats(w);
+    } else if (!too_soon(&s->last_stop)) {
+        s->spec.stop(s->spec.arg, &cmd);
     }
-    s->spec.stop(s->spec.arg, &cmd);
 }
 
 static void on_read(struct bufferevent *bev, void *arg)
@@ -90,7 +119,7 @@ static void on_read(struct bufferevent *bev, void *arg)
             continue;
         }
         evbuffer_remove(in, line, (size_t)len + 1);
-        command(w->server, slice_of(line, (size_t)len));
+        command(w, slice_of(line, (size_t)len));
     }
 }
 
@@ -131,7 +160,11 @@ int status_server_start(const struct status_server_spec *spec, struct status_ser
         .name = "status", .max = CONNECTIONS_MAX, .accepted = on_accept, .arg = s};
 
     s->spec = *spec;
-    s->now = (struct status){.kind = STATUS_RUNNING, .phase = PHASE_BOOTING, .can_stop = true};
+    s->complaint.burst = 5;
+    s->now = (struct status){.kind = STATUS_RUNNING,
+                             .phase = PHASE_BOOTING,
+                             .can_stop = true,
+                             .has_stats = spec->stats != NULL};
     LIST_INIT(&s->watchers);
     if (carrier_listen(spec->carrier, VSOCK_PORT_STATUS, &listen, &s->listener, err) < 0) {
         free(s);

@@ -1,6 +1,7 @@
 /*
  * The status listener (port 17000): every connection gets the current state and each change; the
- * final state is sticky and also reaches those who connect late. The host may send "stop".
+ * final state is sticky and also reaches those who connect late. The host may send "stop" and
+ * "stats".
  */
 #ifndef CAPSULE_ENCLAVE_STATUS_SERVER_H
 #define CAPSULE_ENCLAVE_STATUS_SERVER_H
@@ -15,7 +16,10 @@ struct status_server_spec {
     struct event_base *base;
     struct carrier *carrier;
     /* The host asked to stop (at most one command a second gets here). */
-    void (*stop)(void *arg, const struct stop_command *cmd);
+    void (*stop)(void *arg, const struct host_command *cmd);
+    /* May be NULL. Appends the answer to "stats", a line with its newline (at most one a second).
+     */
+    void (*stats)(void *arg, struct buf *line);
     void *arg;
 };
 

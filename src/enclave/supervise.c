@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "enclave/descendants.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -13,8 +14,6 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
-
-#define TREE_MAX 4096 /* processes signalled in one sweep; what is left gets the next one */
 
 static const int passed_on[] = {SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH, SIGQUIT};
 
@@ -39,55 +38,6 @@ static void set_timer(struct supervisor *s, int64_t ms)
         ms = 0;
     tv = (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
     event_add(s->kill_timer, &tv);
-}
-
-/* ---- descendants ---- */
-
-/* Appends the children of one process, from /proc/PID/task/PID/children. */
-static size_t add_children(pid_t pid, pid_t *list, size_t count)
-{
-    AUTO_FREE char *path = xasprintf("/proc/%d/task/%d/children", (int)pid, (int)pid);
-    AUTO_BUF struct buf text = BUF(1 << 16);
-    struct error err;
-    const char *p;
-
-    if (file_read(path, &text, &err) < 0)
-        return count; /* it has ended meanwhile */
-    p = buf_cstr(&text);
-    while (*p && count < TREE_MAX) {
-        char *end;
-        long child = strtol(p, &end, 10);
-
-        if (end == p)
-            break;
-        if (child > 1)
-            list[count++] = (pid_t)child;
-        p = end + (*end == ' ');
-    }
-    return count;
-}
-
-/*
- * As PID 1 "everyone but me" is exactly the enclave. Elsewhere only our own tree may be touched;
- * orphans are in it, because we are their reaper.
- */
-static void signal_descendants(struct supervisor *s, int sig)
-{
-    AUTO_FREE pid_t *list = NULL;
-    size_t count;
-
-    if (getpid() == 1) {
-        kill(-1, sig);
-        return;
-    }
-    if (s->group > 0)
-        kill(-s->group, sig);
-    list = xcalloc(TREE_MAX, sizeof(*list));
-    count = add_children(getpid(), list, 0);
-    for (size_t i = 0; i < count; i++)
-        count = add_children(list[i], list, count);
-    for (size_t i = 0; i < count; i++)
-        kill(list[i], sig);
 }
 
 /* ---- reaping ---- */
@@ -123,7 +73,7 @@ static void reap(struct supervisor *s)
     } else if (s->sweeping && pid < 0) {
         sweep_over(s);
     } else if (s->sweep_killed) {
-        signal_descendants(s, SIGKILL); /* what was forked in between */
+        descendants_signal(s->spec.owns_all, s->group, SIGKILL); /* what was forked in between */
     }
 }
 
@@ -135,7 +85,7 @@ static void on_kill_timer(evutil_socket_t fd, short what, void *arg)
     (void)what;
     if (s->sweeping) {
         s->sweep_killed = true;
-        signal_descendants(s, SIGKILL);
+        descendants_signal(s->spec.owns_all, s->group, SIGKILL);
         return;
     }
     if (s->app > 0) {
@@ -148,7 +98,7 @@ static void on_kill_timer(evutil_socket_t fd, short what, void *arg)
 void supervisor_sweep(struct supervisor *s)
 {
     s->sweeping = true;
-    signal_descendants(s, SIGTERM);
+    descendants_signal(s->spec.owns_all, s->group, SIGTERM);
     set_timer(s, SUPERVISE_DESCENDANTS_MS);
     /* With nobody left there will be no signal to wait for. */
     raise(SIGCHLD);
@@ -199,6 +149,8 @@ static void on_signal(evutil_socket_t fd, short what, void *arg)
 
         if (sig == SIGCHLD)
             children = true;
+        else if (s->spec.only_from > 0 && info.ssi_pid != (uint32_t)s->spec.only_from)
+            continue;
         else if ((sig == SIGTERM || sig == SIGINT) && s->app <= 0 && s->group > 0)
             s->spec.cancelled(s->spec.arg);
         else if (sig == SIGTERM || sig == SIGINT)
@@ -210,18 +162,23 @@ static void on_signal(evutil_socket_t fd, short what, void *arg)
         reap(s);
 }
 
+void supervisor_signals(sigset_t *out)
+{
+    sigemptyset(out);
+    sigaddset(out, SIGCHLD);
+    sigaddset(out, SIGTERM);
+    sigaddset(out, SIGINT);
+    for (size_t i = 0; i < ARRAY_LEN(passed_on); i++)
+        sigaddset(out, passed_on[i]);
+}
+
 int supervisor_new(const struct supervisor_spec *spec, struct supervisor **out, struct error *err)
 {
     struct supervisor *s;
     sigset_t set;
     int fd;
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    for (size_t i = 0; i < ARRAY_LEN(passed_on); i++)
-        sigaddset(&set, passed_on[i]);
+    supervisor_signals(&set);
     /* Blocked is also what makes them reach a PID 1 at all, and what keeps SIGCHLD if it was
      * ignored by whoever started us. */
     signal(SIGCHLD, SIG_DFL);

@@ -1,7 +1,7 @@
 /*
- * Watches over the app from start to end (spec/runtime.md sections 4.3, 5.3). The runtime is PID 1
- * of its enclave, or at least the subreaper of what it started, so every process that loses its
- * parent ends up here and is reaped. Signals arrive as ordinary events of the loop.
+ * Watches over the app from start to end (spec/runtime.md sections 4.3, 5.3). The runtime is the
+ * subreaper of what it started, so every process that loses its parent ends up here and is reaped.
+ * Signals arrive as ordinary events of the loop.
  */
 #ifndef CAPSULE_ENCLAVE_SUPERVISE_H
 #define CAPSULE_ENCLAVE_SUPERVISE_H
@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "enclave/app.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -20,6 +21,8 @@ struct supervisor;
 struct supervisor_spec {
     struct event_base *base;
     uint32_t grace_ms; /* between TERM and KILL when nobody says otherwise */
+    pid_t only_from;   /* signals of other senders count for nothing; 0: anybody's count */
+    bool owns_all;     /* every process but this one and PID 1 descends from the app */
     /* The app has ended with this wait status. Its descendants are still there. */
     void (*app_ended)(void *arg, int wait_status);
     /* supervisor_sweep() is done: nothing that we started is left. */
@@ -29,6 +32,8 @@ struct supervisor_spec {
     void *arg;
 };
 
+/* The signals it listens to: CHLD, TERM, INT, and those that are passed on to the app. */
+void supervisor_signals(sigset_t *out);
 /*
  * Takes over the signals of the process: blocks them in this thread, so call before others start.
  * TERM and INT stop the app; HUP, USR1, USR2, WINCH and QUIT are passed on to it.

@@ -18,6 +18,7 @@ struct asker {
     struct clock_server *server;
     int fd;
     struct event *readable;
+    int64_t deadline_ms; /* of the request, however slowly it comes */
     char request[CLOCK_REQUEST_LEN];
     size_t len;
 };
@@ -51,21 +52,22 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
     int64_t received_ns = clock_real_ns();
     struct asker *a = arg;
-    ssize_t n;
+    ssize_t n = 0;
 
-    if (what & EV_READ) {
+    if (what & EV_READ)
         n = recv((int)fd, a->request + a->len, sizeof(a->request) - a->len, 0);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    if (n > 0)
+        a->len += (size_t)n;
+    /* Anything else is closed without a reply, at its first wrong byte. */
+    if ((n > 0 && memcmp(a->request, CLOCK_REQUEST, a->len) == 0) ||
+        (n < 0 && (errno == EAGAIN || errno == EINTR))) {
+        if (a->len < sizeof(a->request)) {
+            struct timeval left = clock_left(a->deadline_ms);
+
+            event_add(a->readable, &left);
             return;
-        if (n > 0) {
-            a->len += (size_t)n;
-            /* Anything else is closed without a reply, at its first wrong byte. */
-            if (memcmp(a->request, CLOCK_REQUEST, a->len) == 0) {
-                if (a->len < sizeof(a->request))
-                    return;
-                answer(a, received_ns);
-            }
         }
+        answer(a, received_ns);
     }
     asker_free(a);
 }
@@ -78,6 +80,7 @@ static void on_accept(void *arg, int fd)
 
     a->server = s;
     a->fd = fd;
+    a->deadline_ms = clock_mono_ms() + REQUEST_SECS * 1000;
     LIST_INSERT_HEAD(&s->askers, a, link);
     a->readable = event_new(s->base, fd, EV_READ | EV_PERSIST, on_readable, a);
     if (!a->readable)

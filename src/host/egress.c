@@ -1,5 +1,6 @@
 #include "host/egress.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log_once.h"
 #include "codec/egress_frame.h"
@@ -27,7 +28,8 @@ struct session {
     int fd;     /* to the enclave */
     int target; /* to the world */
     struct event *io;
-    struct buf in; /* the frame, byte for byte: what follows it belongs to the relay */
+    int64_t deadline_ms; /* of the frame, however slowly it comes */
+    struct buf in;       /* the frame, byte for byte: what follows it belongs to the relay */
     struct policy_target to;
     struct lookup *lookup;
     struct connect *connect;
@@ -237,6 +239,7 @@ static void take_request(struct session *s)
 static void on_io(evutil_socket_t fd, short what, void *arg)
 {
     struct session *s = arg;
+    struct timeval left;
     struct error err;
     size_t len = 0, want;
     int rc;
@@ -255,8 +258,11 @@ static void on_io(evutil_socket_t fd, short what, void *arg)
             break;
         space = buf_reserve(&s->in, want);
         got = space ? recv(fd, space, want, 0) : -1;
-        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+            left = clock_left(s->deadline_ms);
+            event_add(s->io, &left);
             return;
+        }
         if (got <= 0) {
             session_free(s);
             return;
@@ -277,6 +283,7 @@ static void accepted(void *arg, int fd)
     s->e = e;
     s->fd = fd;
     s->target = -1;
+    s->deadline_ms = clock_mono_ms() + HOST_EGRESS_HANDSHAKE_MS;
     s->in = BUF(EGRESS_FRAME_MAX + 4);
     s->io = event_new(e->base, fd, EV_READ | EV_PERSIST | EV_TIMEOUT, on_io, s);
     if (!s->io)

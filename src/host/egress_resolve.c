@@ -1,6 +1,9 @@
 #include "host/egress_resolve.h"
 
+#include "base/clock.h"
 #include "base/log.h"
+#include "host/dns_tcp.h"
+#include "host/hosts_file.h"
 
 #include <event2/dns.h>
 #include <event2/event.h>
@@ -10,6 +13,21 @@
 #include <sys/queue.h>
 #include <sys/socket.h>
 
+/* How long a family with addresses waits for the other one. */
+#define LATECOMER_MS 1000
+#define REASON_MAX   256
+
+/*
+ * One family of a lookup. evdns_getaddrinfo() would do both and the hosts file too, but has one
+ * error for "no address", "no answer" and "the answer does not fit a packet".
+ */
+struct question {
+    struct lookup *lookup;
+    enum dns_type type;
+    struct evdns_request *request;
+    struct dns_tcp *tcp;
+};
+
 struct lookup {
     TAILQ_ENTRY(lookup) link; /* in `waiting` or `running` */
     struct resolver *resolver;
@@ -17,7 +35,13 @@ struct lookup {
     void (*done)(void *arg, const struct ip_addr *addrs, size_t count, const char *reason,
                  bool timeout);
     void *arg;
-    struct evdns_getaddrinfo_request *request;
+    struct question questions[2];
+    unsigned int pending; /* of the questions */
+    struct ip_addr addrs[RESOLVE_MAX];
+    size_t count;
+    char reason[REASON_MAX]; /* of a question without addresses */
+    bool timed_out;          /* the servers, at one of the questions */
+    int64_t deadline_ms;
     struct event *timer; /* starts it, then limits it */
     bool running;
     bool dropped; /* cancelled or timed out; evdns still has to let go of it */
@@ -28,6 +52,7 @@ TAILQ_HEAD(lookups, lookup);
 struct resolver {
     struct event_base *base;
     struct evdns_base *dns;
+    struct hosts_file *hosts;
     struct lookups waiting;
     size_t running;
     bool closing; /* freed when evdns has let go of the last lookup */
@@ -49,7 +74,7 @@ struct resolver *resolver_new(struct event_base *base, const char *hosts_file,
     if (rc != 0)
         log_warn("egress", "no name server is configured; only names of the hosts file resolve",
                  kv_str("file", resolv_conf ? resolv_conf : "/etc/resolv.conf"));
-    (void)evdns_base_load_hosts(r->dns, hosts_file ? hosts_file : "/etc/hosts");
+    r->hosts = hosts_file_load(hosts_file ? hosts_file : "/etc/hosts");
     /* Two tries of two seconds fit into RESOLVE_MS. Some resolvers do not keep the case of a
        question, which libevent takes for a forgery. */
     evdns_base_set_option(r->dns, "timeout", "2");
@@ -65,6 +90,7 @@ static void destroy(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     evdns_base_free(r->dns, 0);
+    hosts_file_free(r->hosts);
     free(r);
 }
 
@@ -121,77 +147,145 @@ static void finish(struct lookup *l, const struct ip_addr *addrs, size_t count, 
     done(arg, addrs, count, reason, timeout);
 }
 
-static size_t collect(const struct evutil_addrinfo *list, struct ip_addr out[RESOLVE_MAX])
+static void take_address(struct lookup *l, const struct ip_addr *addr)
 {
-    size_t count = 0;
-
-    for (; list && count < RESOLVE_MAX; list = list->ai_next) {
-        struct ip_addr addr = {0};
-        bool seen = false;
-
-        if (list->ai_family == AF_INET) {
-            addr.family = 4;
-            memcpy(addr.bytes, &((const struct sockaddr_in *)(const void *)list->ai_addr)->sin_addr,
-                   4);
-        } else if (list->ai_family == AF_INET6) {
-            addr.family = 6;
-            memcpy(addr.bytes,
-                   &((const struct sockaddr_in6 *)(const void *)list->ai_addr)->sin6_addr, 16);
-        } else {
-            continue;
-        }
-        for (size_t i = 0; i < count; i++)
-            seen = seen || ip_equal(&out[i], &addr);
-        if (!seen)
-            out[count++] = addr;
-    }
-    return count;
+    for (size_t i = 0; i < l->count; i++)
+        if (ip_equal(&l->addrs[i], addr))
+            return;
+    if (l->count < RESOLVE_MAX)
+        l->addrs[l->count++] = *addr;
 }
 
-static void on_result(int result, struct evutil_addrinfo *list, void *arg)
+static void collect(struct lookup *l, enum dns_type type, const uint8_t *list, int count)
+{
+    const size_t size = type == DNS_A ? 4 : 16;
+
+    for (int i = 0; i < count; i++) {
+        struct ip_addr addr = {.family = type == DNS_A ? 4 : 6};
+
+        memcpy(addr.bytes, list + (size_t)i * size, size);
+        take_address(l, &addr);
+    }
+}
+
+static void set_timer(struct lookup *l, int64_t ms)
+{
+    int64_t left = l->deadline_ms - clock_mono_ms();
+    struct timeval tv;
+
+    if (ms > left)
+        ms = left > 0 ? left : 0;
+    tv = (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    event_add(l->timer, &tv);
+}
+
+/* One question is over, without addresses for the given reason or NULL. `l` may be gone then. */
+static void answered(struct lookup *l, const char *reason)
 {
     struct ip_addr addrs[RESOLVE_MAX];
-    struct lookup *l = arg;
-    size_t count = result == 0 ? collect(list, addrs) : 0;
+    char text[REASON_MAX];
+    size_t count = l->count;
 
-    if (list)
-        evutil_freeaddrinfo(list);
-    l->request = NULL;
+    l->pending--;
     if (l->dropped) {
-        release(l);
+        if (l->pending == 0)
+            release(l);
         return;
     }
-    finish(l, addrs, count,
-           result  ? evutil_gai_strerror(result)
-           : count ? NULL
-                   : "no address",
-           false);
+    if (reason)
+        snprintf(l->reason, sizeof(l->reason), "%s", reason);
+    if (l->pending == 0) {
+        memcpy(addrs, l->addrs, sizeof(addrs));
+        snprintf(text, sizeof(text), "%s", l->reason[0] ? l->reason : "no address");
+        finish(l, addrs, count, count ? NULL : text, l->timed_out);
+    } else if (count) {
+        set_timer(l, LATECOMER_MS);
+    }
+}
+
+static void on_tcp(void *arg, const struct ip_addr *addrs, size_t count, const char *reason)
+{
+    struct question *q = arg;
+    struct lookup *l = q->lookup;
+    char text[REASON_MAX];
+
+    q->tcp = NULL;
+    for (size_t i = 0; i < count; i++)
+        take_address(l, &addrs[i]);
+    snprintf(text, sizeof(text), "the answer does not fit a packet: %s", reason ? reason : "");
+    answered(l, count ? NULL : text);
+}
+
+static void on_result(int result, char type, int count, int ttl, void *list, void *arg)
+{
+    struct question *q = arg;
+    struct lookup *l = q->lookup;
+
+    (void)type; /* what was asked for: evdns takes nothing else */
+    (void)ttl;
+    q->request = NULL;
+    if (result == DNS_ERR_TRUNCATED && !l->dropped) {
+        q->tcp = dns_tcp_ask(l->resolver->base, l->resolver->dns, l->name, q->type, on_tcp, q);
+        return;
+    }
+    l->timed_out = l->timed_out || result == DNS_ERR_TIMEOUT;
+    if (result == DNS_ERR_NONE)
+        collect(l, q->type, list, count);
+    /* That a family has no address says less than what became of the other. */
+    answered(l, result == DNS_ERR_NONE || result == DNS_ERR_NODATA ? NULL
+                                                                   : evdns_err_to_string(result));
 }
 
 static void drop(struct lookup *l)
 {
     l->dropped = true;
     event_del(l->timer);
-    /* evdns calls back, at once or later, and the record goes then. */
-    if (l->request)
-        evdns_getaddrinfo_cancel(l->request);
-    else
+    l->pending++; /* what is cancelled may answer at once */
+    for (size_t i = 0; i < ARRAY_LEN(l->questions); i++) {
+        struct question *q = &l->questions[i];
+
+        /* evdns calls back, and the record goes then. */
+        if (q->request)
+            evdns_cancel_request(l->resolver->dns, q->request);
+        if (q->tcp)
+            l->pending--;
+        dns_tcp_cancel(q->tcp);
+        q->tcp = NULL;
+    }
+    if (--l->pending == 0)
         release(l);
+}
+
+static void ask(struct lookup *l, struct question *q, enum dns_type type)
+{
+    struct evdns_base *dns = l->resolver->dns;
+
+    q->lookup = l;
+    q->type = type;
+    /* The answer never comes from within these calls. */
+    q->request = type == DNS_A ? evdns_base_resolve_ipv4(dns, l->name, 0, on_result, q)
+                               : evdns_base_resolve_ipv6(dns, l->name, 0, on_result, q);
+    if (q->request)
+        l->pending++;
+    else
+        snprintf(l->reason, sizeof(l->reason), "the name cannot be asked for");
 }
 
 static void start(struct lookup *l)
 {
-    struct evutil_addrinfo hints = {
-        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_protocol = IPPROTO_TCP};
-    struct timeval limit = {RESOLVE_MS / 1000, 0};
-    struct evdns_getaddrinfo_request *request;
-    struct resolver *r = l->resolver;
+    struct ip_addr addrs[RESOLVE_MAX];
+    size_t count = hosts_file_find(l->resolver->hosts, l->name, addrs, RESOLVE_MAX);
 
-    event_add(l->timer, &limit);
-    request = evdns_getaddrinfo(r->dns, l->name, NULL, &hints, on_result, l);
-    /* No request: the answer came already and `l` may be gone. */
-    if (request)
-        l->request = request;
+    if (count) {
+        finish(l, addrs, count, NULL, false);
+        return;
+    }
+    l->deadline_ms = clock_mono_ms() + RESOLVE_MS;
+    set_timer(l, RESOLVE_MS);
+    l->pending = 1; /* until both are asked */
+    ask(l, &l->questions[0], DNS_A);
+    ask(l, &l->questions[1], DNS_AAAA);
+    answered(l, NULL);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
@@ -199,15 +293,21 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     struct lookup *l = arg;
     void (*done)(void *, const struct ip_addr *, size_t, const char *, bool) = l->done;
     void *done_arg = l->arg;
+    struct ip_addr addrs[RESOLVE_MAX];
+    size_t count = l->count;
 
     (void)fd;
     (void)what;
-    if (!l->request) {
+    if (l->pending == 0) {
         start(l);
         return;
     }
+    memcpy(addrs, l->addrs, sizeof(addrs));
     drop(l);
-    done(done_arg, NULL, 0, "the name servers did not answer in time", true);
+    if (count)
+        done(done_arg, addrs, count, NULL, false);
+    else
+        done(done_arg, NULL, 0, "the name servers did not answer in time", true);
 }
 
 struct lookup *resolver_lookup(struct resolver *r, const char *name,

@@ -1,6 +1,7 @@
 /*
  * Inside host/: names to addresses on the loop. libevent's resolver, because getaddrinfo(3) needs
- * shared libraries that a static program has not got.
+ * shared libraries that a static program has not got. An answer too long for a packet is asked for
+ * again over TCP.
  */
 #ifndef CAPSULE_HOST_EGRESS_RESOLVE_H
 #define CAPSULE_HOST_EGRESS_RESOLVE_H

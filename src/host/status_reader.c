@@ -19,8 +19,9 @@ struct status_reader {
     struct event *timer;  /* next dial */
     int64_t started_ms;   /* of the reader */
     int64_t lost_ms;      /* when the last connection ended; 0 before the first */
-    int64_t last_good_ms; /* last readable line; the start before the first */
+    int64_t bad_since_ms; /* the first connection of a row without a readable line; 0: none */
     int64_t bad_pause_ms; /* back-off after an unreadable line, 0 after a readable one */
+    bool spoke;           /* a readable line came on this connection */
     bool finished;
     bool can_stop;
     bool want_stop;
@@ -80,8 +81,8 @@ static bool take_line(struct status_reader *r, struct slice line)
         log_warn("status", "unreadable line from the enclave", kv_str("reason", err.msg));
         return false;
     }
-    r->last_good_ms = clock_mono_ms();
-    r->bad_pause_ms = 0;
+    r->spoke = true;
+    r->bad_since_ms = r->bad_pause_ms = 0;
     if (status_is_final(&status)) {
         r->finished = true;
         r->spec.changed(r->spec.arg, &status);
@@ -99,7 +100,9 @@ static void unreadable(struct status_reader *r)
     struct error err;
 
     disconnect(r);
-    if (now - r->last_good_ms >= STATUS_UNREADABLE_MS) {
+    if (r->bad_since_ms == 0)
+        r->bad_since_ms = now;
+    if (now - r->bad_since_ms >= STATUS_UNREADABLE_MS) {
         error_set(&err, ERR_NET, "the enclave's status could not be read for %d s",
                   STATUS_UNREADABLE_MS / 1000);
         give_up(r, &err);
@@ -173,6 +176,10 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
         return;
     disconnect(r);
     r->lost_ms = clock_mono_ms();
+    if (!r->spoke) {
+        unreadable(r); /* nor may an enclave that only hangs up keep us busy */
+        return;
+    }
     error_set(&err, ERR_NET, "connection closed");
     lost(r, &err);
 }
@@ -189,6 +196,7 @@ static void on_connected(void *arg, int fd, const struct error *err)
     r->bev = bufferevent_socket_new(r->spec.base, fd, BEV_OPT_CLOSE_ON_FREE);
     if (!r->bev)
         abort(); /* out of memory */
+    r->spoke = false;
     bufferevent_setcb(r->bev, on_read, NULL, on_event, r);
     bufferevent_setwatermark(r->bev, EV_READ, 0, 2 * STATUS_LINE_MAX + 2);
     bufferevent_enable(r->bev, EV_READ | EV_WRITE);
@@ -204,7 +212,7 @@ struct status_reader *status_reader_start(const struct status_reader_spec *spec)
     struct status_reader *r = xcalloc(1, sizeof(*r));
 
     r->spec = *spec;
-    r->started_ms = r->last_good_ms = clock_mono_ms();
+    r->started_ms = clock_mono_ms();
     r->timer = evtimer_new(spec->base, on_timer, r);
     if (!r->timer)
         abort(); /* out of memory */

@@ -261,6 +261,7 @@ static _Noreturn void inside(const struct idmap *map, int fd, int (*fn)(void *, 
 {
     struct error e = {0}, go;
 
+    proc_reset_signals();
     if (unshare(CLONE_NEWUSER) < 0) {
         int sys = errno;
 

@@ -53,21 +53,31 @@ const struct launcher_ops *launcher_find(const char *name, struct error *err)
     return NULL;
 }
 
+static const struct launcher_ops *chosen(const struct launcher_ops *l, struct buf *reasons)
+{
+    log_info("launcher", "chosen: the first that suits this machine", kv_str("launcher", l->name),
+             kv_str("before", buf_cstr(reasons)));
+    return l;
+}
+
 const struct launcher_ops *launcher_auto(struct error *err)
 {
+    const struct launcher_ops *at_least = NULL; /* it can, but others would be better */
     AUTO_BUF struct buf reasons = BUF(4096);
     struct error why = {0};
 
     for (size_t i = 0; i < ARRAY_LEN(launchers); i++) {
         const struct launcher_ops *l = launchers[i];
 
-        if (l->probe(&why) == 0 && (!l->recommend || l->recommend(&why) == 0)) {
-            log_info("launcher", "chosen: the first that this machine can use",
-                     kv_str("launcher", l->name), kv_str("before", buf_cstr(&reasons)));
-            return l;
+        if (l->probe(&why) == 0) {
+            if (!l->recommend || l->recommend(&why) == 0)
+                return chosen(l, &reasons);
+            at_least = at_least ? at_least : l;
         }
         (void)!buf_printf(&reasons, "%s%s: %s", reasons.len ? "; " : "", l->name, why.msg);
     }
+    if (at_least)
+        return chosen(at_least, &reasons);
     error_set(err, ERR_UNSUPPORTED, "no launcher works on this machine: %s", buf_cstr(&reasons));
     if (why.hint[0])
         error_hint(err, "%s", why.hint);

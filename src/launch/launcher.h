@@ -23,13 +23,13 @@ struct launch_request {
     unsigned int memory_mb; /* MiB, at least 64 (cli-and-build 4) */
     bool debug;
     /*
-     * The UNIX carrier's directory (see carrier_dir.h): mode 0700, made by the caller, with all of
-     * the host's listening sockets bound in it before start(). NULL for launchers with AF_VSOCK.
-     * start() may give directory and sockets to the identity that the enclave runs under; sockets
-     * that the host binds later must be mode 0666. From start() on the enclave can change what is
-     * in it, so the host opens names in it without following symbolic links.
+     * The UNIX carrier's directory (see carrier_dir.h): mode 0700, made by the caller, with all
+     * listening sockets bound in it before start(). NULL for launchers with AF_VSOCK.
+     * start() lets the enclave's group connect to what is there; sockets bound later are out of its
+     * reach. The enclave can change nothing in the directory.
      */
     const char *carrier_dir;
+    int carrier_door; /* with carrier_dir: the listening v.sock in it; stays the caller's */
     uint32_t cid;
     int verbosity; /* how many -v the runtime gets */
     enum log_format log_format;
@@ -50,8 +50,11 @@ struct launcher_ops {
     bool confidential;   /* false: start() warns loudly, once, on standard error */
     /* Whether it uses the UNIX carrier on this machine; NULL: never. Called after probe(). */
     bool (*uses_unix_carrier)(void);
-    /* Its UNIX carrier does not pass on the end of one direction alone (carrier_half_closes()). */
-    bool no_half_close;
+    /*
+     * Its UNIX carrier is another program's, which makes v.sock itself (carrier_door is not used)
+     * and does not pass on the end of one direction alone (carrier_half_closes()).
+     */
+    bool foreign_link;
     /* With AF_VSOCK: has another virtual machine this CID? NULL: it cannot be known beforehand. */
     bool (*cid_taken)(uint32_t cid);
     /* Can this machine use it? 0, or -1 and one sentence why not (with a hint where one exists). */
@@ -99,7 +102,8 @@ struct launcher_ops {
 const struct launcher_ops *launcher_find(const char *name, struct error *err);
 
 /*
- * The first launcher this machine can use, in the order nitro, nitro-cli, qemu, sandbox. Logs
+ * The first launcher that this machine can use and that recommends itself, else the first that it
+ * can use, in the order nitro, nitro-cli, qemu, sandbox. Logs
  * (info) which it took and why not the ones before it. NULL, with err giving the reason of every
  * one, when there is none.
  */
@@ -111,14 +115,15 @@ const struct launcher_ops *launcher_choose(const char *name, struct error *err);
 /*
  * What the sandbox gives the runtime, for the authors of both sides. PID 1 of the namespaces is
  *
- *   /sbin/capsule-runtime --config-dir /etc/capsule --launch /proc/self/fd/4 --carrier unix:3
- *       --cid 16 --soft-nsm --clock measure [-v]... [--log-format json]
+ *   /sbin/capsule-runtime --config-dir /etc/capsule --launch /proc/self/fd/4
+ *       --carrier unix:3:5 --cid 16 --soft-nsm --clock measure [-v]... [--log-format json]
  *
  * with an empty environment, in "/", as uid 0 of a user namespace, in a session of its own, umask
  * 022, default signal actions, nothing blocked. Descriptors: 0 /dev/null, 1 and 2 the console pipe,
- * 3 the carrier directory (O_PATH, a detached mount: `..` stays inside), 4 launch.json (a sealed
- * memory file). The runtime sets CLOEXEC on 3 and 4 and PR_SET_DUMPABLE 0 before it starts the
- * app, so that the app, which is uid 0 too but has no CAP_SYS_PTRACE, cannot reach them.
+ * 3 the carrier directory (O_PATH, a detached read-only mount: `..` stays inside), 4 launch.json (a
+ * sealed memory file), 5 its listening v.sock. The runtime sets CLOEXEC on 3 to 5 and
+ * PR_SET_DUMPABLE 0 before it starts the app, so that the app, which is uid 0 too but has no
+ * CAP_SYS_PTRACE, cannot reach them.
  *   - lo is up already; CAP_NET_ADMIN is there all the same.
  *   - RNDADDENTROPY is refused (EPERM): it needs the machine's own root. The pool is the host's.
  *   - setgroups() is refused where /proc/self/setgroups says "deny" (an ordinary user without a

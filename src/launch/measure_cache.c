@@ -63,7 +63,7 @@ static void remember(const char *dir, const char *record, const struct eif_measu
         (void)file_write_atomic(record, slice_str(text), 0600, NULL);
 }
 
-int measure_eif_cached(const char *path, struct eif_measurements *out, struct error *err)
+int measure_eif_cached(int fd, const char *name, struct eif_measurements *out, struct error *err)
 {
     AUTO_FREE char *cache = NULL, *dir = NULL, *record = NULL;
     AUTO_BUF struct buf text = BUF(RECORD_LEN);
@@ -71,8 +71,8 @@ int measure_eif_cached(const char *path, struct eif_measurements *out, struct er
     struct stat before, after;
     char id[FILE_ID_SIZE];
 
-    if (stat(path, &before) < 0 || sandbox_cache_dir(&cache, NULL) < 0)
-        return eif_measure_file(path, out, err);
+    if (fstat(fd, &before) < 0 || sandbox_cache_dir(&cache, NULL) < 0)
+        return eif_measure_sound(fd, name, out, err);
     file_id(&before, id);
     dir = xasprintf("%s/pcrs", cache);
     record = xasprintf("%s/%s", dir, id);
@@ -81,9 +81,9 @@ int measure_eif_cached(const char *path, struct eif_measurements *out, struct er
         return 0;
     }
     file_id_settle(&before);
-    if (eif_measure_file(path, out, err) < 0)
+    if (eif_measure_sound(fd, name, out, err) < 0)
         return -1;
-    if (stat(path, &after) == 0 && file_id_same(&before, &after))
+    if (fstat(fd, &after) == 0 && file_id_same(&before, &after))
         remember(dir, record, out);
     return 0;
 }

@@ -56,22 +56,13 @@ static int seal_launch(const struct buf *text, struct error *err)
     return out;
 }
 
-/* The enclave's root must be able to make and reach sockets there. */
-static int give_carrier(const char *path, const struct idmap *map, struct error *err)
+/* The enclave's root gets to the sockets by its group: as owner it could change them. */
+static int share_carrier(int fd, const char *path, gid_t group, struct error *err)
 {
-    AUTO_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int again = dup(fd), rc = 0;
     struct dirent *e;
-    struct stat st;
     DIR *dir;
-    int rc = 0, again;
 
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return error_sys(err, errno, "opening the carrier directory %s", path);
-    if (st.st_uid != geteuid() || (st.st_mode & 077) != 0)
-        return error_set(err, ERR_DENIED, "the carrier directory %s is not private", path);
-    if (map->root_uid == geteuid())
-        return 0;
-    again = dup(fd);
     dir = again < 0 ? NULL : fdopendir(again);
     if (!dir) {
         error_sys(err, errno, "listing the carrier directory %s", path);
@@ -80,12 +71,25 @@ static int give_carrier(const char *path, const struct idmap *map, struct error 
     }
     while (rc == 0 && (e = readdir(dir)) != NULL)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
-            fchownat(fd, e->d_name, map->root_uid, map->root_gid, AT_SYMLINK_NOFOLLOW) < 0)
-            rc = error_sys(err, errno, "giving the enclave %s/%s", path, e->d_name);
+            (fchownat(fd, e->d_name, (uid_t)-1, group, AT_SYMLINK_NOFOLLOW) < 0 ||
+             fchmodat(fd, e->d_name, 0660, 0) < 0))
+            rc = error_sys(err, errno, "sharing %s/%s with the enclave", path, e->d_name);
     closedir(dir);
-    if (rc == 0 && fchown(fd, map->root_uid, map->root_gid) < 0)
-        rc = error_sys(err, errno, "giving the enclave %s", path);
+    if (rc == 0 && (fchown(fd, (uid_t)-1, group) < 0 || fchmod(fd, 0710) < 0))
+        rc = error_sys(err, errno, "sharing %s with the enclave", path);
     return rc;
+}
+
+static int give_carrier(const char *path, const struct idmap *map, struct error *err)
+{
+    AUTO_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_sys(err, errno, "opening the carrier directory %s", path);
+    if (st.st_uid != geteuid() || (st.st_mode & 077) != 0)
+        return error_set(err, ERR_DENIED, "the carrier directory %s is not private", path);
+    return map->root_uid == geteuid() ? 0 : share_carrier(fd, path, map->root_gid, err);
 }
 
 static int open_image(const struct launch_request *req, const char *cache, struct launched *l,
@@ -241,7 +245,7 @@ static void make_argv(const struct launch_request *req, char text[3][32], const 
     unsigned int n = 0;
 
     snprintf(text[0], sizeof(text[0]), "/proc/self/fd/%d", SANDBOX_FD_LAUNCH);
-    snprintf(text[1], sizeof(text[1]), "unix:%d", SANDBOX_FD_CARRIER);
+    snprintf(text[1], sizeof(text[1]), "unix:%d:%d", SANDBOX_FD_CARRIER, SANDBOX_FD_DOOR);
     snprintf(text[2], sizeof(text[2]), "%u", (unsigned int)req->cid);
     argv[n++] = RUNTIME;
     argv[n++] = "--config-dir";
@@ -280,6 +284,7 @@ static int run_runtime(const struct launch_request *req, struct launched *l, str
         .disk = disk,
         .carrier = req->carrier_dir,
         .launch_fd = launch,
+        .door_fd = req->carrier_dir ? req->carrier_door : -1,
         .cpu_count = req->cpu_count,
         .cpu_offset = req->cid,
         .argv = (char *const *)(uintptr_t)argv,

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/proc.h"
 #include "launch/sandbox_filter.h"
 #include "launch/sandbox_mount.h"
 
@@ -24,6 +25,7 @@
 #include <unistd.h>
 
 #define HOSTNAME "capsule"
+#define FD_SYNC  (SANDBOX_FD_DOOR + 1) /* until the runtime is executed */
 
 /*
  * What PID 1 and, after it, the app may keep: what programs that start as root use on their own
@@ -106,12 +108,11 @@ static int raise_loopback(struct error *err)
     return 0;
 }
 
-/* What a process inherits without asking: session, terminal, keys, signals, limits. */
+/* What a process inherits without asking: session, terminal, keys, limits. */
 static int forget_parent(struct error *err)
 {
     /* A core file of the app would end up with the machine's crash collector. */
     const struct rlimit no_core = {0, 0};
-    sigset_t none;
 
     if (setsid() < 0)
         return error_sys(err, errno, "starting the sandbox's session");
@@ -120,19 +121,14 @@ static int forget_parent(struct error *err)
         return error_sys(err, errno, "leaving the session keyring");
     if (setrlimit(RLIMIT_CORE, &no_core) < 0)
         return error_sys(err, errno, "turning core files off in the sandbox");
-    for (int sig = 1; sig < NSIG; sig++)
-        signal(sig, SIG_DFL); /* SIGKILL, SIGSTOP and libc's own refuse; they are default anyway */
-    sigemptyset(&none);
-    if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
-        return error_sys(err, errno, "unblocking signals in the sandbox");
     umask(022);
     return 0;
 }
 
-/* 0 to 4 as launcher.h says and `sync` at 5, closed on exec; nothing else stays open. */
+/* 0 to 5 as launcher.h says and `sync` at 6, closed on exec; nothing else stays open. */
 static int place_fds(const struct enter_plan *plan, int carrier, int *sync, struct error *err)
 {
-    int from[6], null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int from[FD_SYNC + 1], null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     if (null < 0)
         return error_sys(err, errno, "opening /dev/null in the sandbox");
@@ -140,19 +136,20 @@ static int place_fds(const struct enter_plan *plan, int carrier, int *sync, stru
     from[1] = from[2] = plan->console_fd;
     from[SANDBOX_FD_CARRIER] = carrier >= 0 ? carrier : null;
     from[SANDBOX_FD_LAUNCH] = plan->launch_fd;
-    from[5] = *sync;
+    from[SANDBOX_FD_DOOR] = plan->door_fd >= 0 ? plan->door_fd : null;
+    from[FD_SYNC] = *sync;
     /* First out of each other's way. The sync descriptor moves too: failures are told there. */
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i <= FD_SYNC; i++) {
         from[i] = fcntl(from[i], F_DUPFD_CLOEXEC, 16);
         if (from[i] < 0)
             return error_sys(err, errno, "placing the sandbox's descriptors");
     }
-    *sync = from[5];
-    for (int i = 0; i < 6; i++)
-        if (dup3(from[i], i, i == 5 ? O_CLOEXEC : 0) < 0)
+    *sync = from[FD_SYNC];
+    for (int i = 0; i <= FD_SYNC; i++)
+        if (dup3(from[i], i, i == FD_SYNC ? O_CLOEXEC : 0) < 0)
             return error_sys(err, errno, "placing the sandbox's descriptors");
-    *sync = 5;
-    if (syscall(SYS_close_range, 6, ~0u, 0) < 0)
+    *sync = FD_SYNC;
+    if (syscall(SYS_close_range, FD_SYNC + 1, ~0u, 0) < 0)
         return error_sys(err, errno, "closing the shell's descriptors in the sandbox");
     return 0;
 }
@@ -235,6 +232,7 @@ _Noreturn void sandbox_enter(const struct enter_plan *plan)
     struct enter_report r = {0};
     int carrier = -1, sync = plan->sync_fd;
 
+    proc_reset_signals();
     if (move_in(plan, &r, &carrier) < 0)
         give_up(sync, &r);
     if (sethostname(HOSTNAME, strlen(HOSTNAME)) < 0) {

@@ -14,6 +14,7 @@
 /* The runtime's descriptors: launcher.h tells its authors. */
 #define SANDBOX_FD_CARRIER 3
 #define SANDBOX_FD_LAUNCH  4
+#define SANDBOX_FD_DOOR    5
 
 struct enter_plan {
     const struct idmap *map;
@@ -22,8 +23,8 @@ struct enter_plan {
     const char *mount_point; /* an empty directory */
     const char *disk;        /* directory with upper/ and work/, used when tmpfs has no xattrs */
     const char *carrier;     /* NULL: none */
-    int console_fd, launch_fd, sync_fd;
-    char size[32]; /* of each writable tmpfs: tmpfs(5) size=, bytes */
+    int console_fd, launch_fd, door_fd, sync_fd; /* door_fd: -1 without a carrier */
+    char size[32];                               /* of each writable tmpfs: tmpfs(5) size=, bytes */
     char inodes[32];
     unsigned int cpu_count;
     unsigned int cpu_offset; /* which CPUs of those we may use come first */

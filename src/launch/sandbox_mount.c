@@ -289,9 +289,10 @@ static int make_rest(const struct enter_plan *plan, int root, struct error *err)
     return tmp < 0 ? -1 : 0;
 }
 
+/* Read-only: connecting to a socket needs no more, and no name in it can be made or replaced. */
 static int make_carrier(int dir, int *carrier, struct error *err)
 {
-    struct mount_attr attr = {.attr_set = QUIET};
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | QUIET};
 
     if (dir < 0)
         return 0;

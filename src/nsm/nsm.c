@@ -21,7 +21,10 @@ struct backend {
 struct nsm {
     const struct backend *backend;
     pthread_mutex_t lock;
-    int fd; /* -1: a stream that is not connected */
+    pthread_cond_t turn_over;
+    bool busy;              /* it is somebody's turn */
+    unsigned short_waiting; /* short calls that wait for theirs */
+    int fd;                 /* -1: a stream that is not connected */
     int (*dial)(void *arg, struct error *err);
     void *dial_arg;
     int timeout_ms;
@@ -145,11 +148,22 @@ static int stream_talk(int fd, struct slice request, struct buf *answer, int64_t
     return 0;
 }
 
+/* Nothing is under way, so whatever there is to read is the peer's end, or belongs to no request.
+ */
+static bool is_stale(int fd)
+{
+    uint8_t byte;
+
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
+}
+
 static int stream_exchange(struct nsm *nsm, struct slice request, struct buf *answer,
                            struct error *err)
 {
     int64_t deadline = clock_mono_ms() + nsm->timeout_ms;
 
+    if (nsm->fd >= 0 && is_stale(nsm->fd))
+        fd_close(&nsm->fd);
     if (nsm->fd < 0) {
         nsm->fd = nsm->dial(nsm->dial_arg, err);
         if (nsm->fd < 0)
@@ -172,6 +186,7 @@ static struct nsm *new_nsm(const struct backend *backend, int fd)
     nsm->backend = backend;
     nsm->fd = fd;
     pthread_mutex_init(&nsm->lock, NULL);
+    pthread_cond_init(&nsm->turn_over, NULL);
     return nsm;
 }
 
@@ -202,6 +217,7 @@ void nsm_close(struct nsm *nsm)
     if (!nsm)
         return;
     fd_close(&nsm->fd);
+    pthread_cond_destroy(&nsm->turn_over);
     pthread_mutex_destroy(&nsm->lock);
     free(nsm);
 }
@@ -222,20 +238,38 @@ static int report(const struct nsm_answer *answer, struct error *err)
                      nsm_op_name(answer->op), shown, (const char *)answer->error.ptr);
 }
 
-/* One round trip. *answer points into *bytes, which the caller frees. */
-static int call(struct nsm *nsm, const struct nsm_request *request, struct buf *bytes,
-                struct nsm_answer *answer, struct error *err)
+/*
+ * The module answers one request at a time, so callers take turns. Short calls go first: many of
+ * them fit into the time of one attestation, and a mutex alone is fair to nobody.
+ */
+static void take_turn(struct nsm *nsm, bool is_short)
+{
+    pthread_mutex_lock(&nsm->lock);
+    nsm->short_waiting += is_short;
+    while (nsm->busy || (!is_short && nsm->short_waiting))
+        pthread_cond_wait(&nsm->turn_over, &nsm->lock);
+    nsm->short_waiting -= is_short;
+    nsm->busy = true;
+    pthread_mutex_unlock(&nsm->lock);
+}
+
+static void end_turn(struct nsm *nsm)
+{
+    pthread_mutex_lock(&nsm->lock);
+    nsm->busy = false;
+    pthread_cond_broadcast(&nsm->turn_over);
+    pthread_mutex_unlock(&nsm->lock);
+}
+
+/* One round trip, in the caller's turn. *answer points into *bytes, which the caller frees. */
+static int exchange(struct nsm *nsm, const struct nsm_request *request, struct buf *bytes,
+                    struct nsm_answer *answer, struct error *err)
 {
     AUTO_BUF struct buf out = BUF_SECRET(NSM_REQUEST_MAX);
-    int ret;
 
     *bytes = BUF_SECRET(NSM_ANSWER_MAX);
-    if (nsm_request_encode(request, &out, err) < 0)
-        return -1;
-    pthread_mutex_lock(&nsm->lock);
-    ret = nsm->backend->exchange(nsm, buf_slice(&out), bytes, err);
-    pthread_mutex_unlock(&nsm->lock);
-    if (ret < 0)
+    if (nsm_request_encode(request, &out, err) < 0 ||
+        nsm->backend->exchange(nsm, buf_slice(&out), bytes, err) < 0)
         return -1;
     if (nsm_answer_decode(buf_slice(bytes), request->op, answer, err) < 0) {
         if (err)
@@ -243,6 +277,17 @@ static int call(struct nsm *nsm, const struct nsm_request *request, struct buf *
         return -1;
     }
     return answer->status == NSM_OK ? 0 : report(answer, err);
+}
+
+static int call(struct nsm *nsm, const struct nsm_request *request, struct buf *bytes,
+                struct nsm_answer *answer, struct error *err)
+{
+    int ret;
+
+    take_turn(nsm, false);
+    ret = exchange(nsm, request, bytes, answer, err);
+    end_turn(nsm);
+    return ret;
 }
 
 int nsm_describe(struct nsm *nsm, struct nsm_description *out, struct error *err)
@@ -304,7 +349,7 @@ int nsm_lock_pcrs(struct nsm *nsm, uint16_t range, struct error *err)
     return lock_call(nsm, NSM_LOCK_PCRS, range, err);
 }
 
-int nsm_random(struct nsm *nsm, uint8_t *out, size_t len, struct error *err)
+static int draw(struct nsm *nsm, uint8_t *out, size_t len, struct error *err)
 {
     const struct nsm_request request = {.op = NSM_GET_RANDOM};
     size_t done = 0;
@@ -315,14 +360,10 @@ int nsm_random(struct nsm *nsm, uint8_t *out, size_t len, struct error *err)
         struct nsm_answer answer;
         size_t part;
 
-        if (call(nsm, &request, &bytes, &answer, err) < 0) {
-            mem_wipe(out, done);
+        if (exchange(nsm, &request, &bytes, &answer, err) < 0)
             return -1;
-        }
-        if (answer.bytes.len == 0 && ++empty == EMPTY_ANSWERS_MAX) {
-            mem_wipe(out, done);
+        if (answer.bytes.len == 0 && ++empty == EMPTY_ANSWERS_MAX)
             return error_set(err, ERR_INTERNAL, "the NSM gives no random bytes");
-        }
         if (answer.bytes.len == 0)
             continue;
         empty = 0;
@@ -331,6 +372,18 @@ int nsm_random(struct nsm *nsm, uint8_t *out, size_t len, struct error *err)
         done += part;
     }
     return 0;
+}
+
+int nsm_random(struct nsm *nsm, uint8_t *out, size_t len, struct error *err)
+{
+    int ret;
+
+    take_turn(nsm, true);
+    ret = draw(nsm, out, len, err);
+    end_turn(nsm);
+    if (ret < 0)
+        mem_wipe(out, len);
+    return ret;
 }
 
 int nsm_fill(void *nsm, uint8_t *out, size_t len, struct error *err)

@@ -1,6 +1,7 @@
 /*
  * Client of the Nitro Secure Module: the device /dev/nsm, or a soft NSM behind a stream. The calls
- * block (a device may take 120 s), so threads make them; a mutex inside takes them one at a time.
+ * block (a device may take 120 s), so threads make them. They are taken one at a time, as the
+ * device does itself, and nsm_random() before others that wait.
  *
  * Errors of the module itself have the kinds ERR_NOT_FOUND (InvalidIndex), ERR_DENIED
  * (ReadOnlyIndex), ERR_INVALID (InvalidArgument), ERR_LIMIT (InputTooLarge; also refused here
@@ -20,9 +21,9 @@ struct nsm;
 struct nsm *nsm_open_device(const char *path, struct error *err);
 /*
  * A client of the soft NSM's stream (section 6.1). `dial` gives a connected stream socket, which
- * the client then owns, or -1; it is called before the first request and after a broken connection
- * (a request that broke with it is not sent again: it may have been carried out). Each request,
- * with its dialling, should end within timeout_ms; dial keeps its own limit.
+ * the client then owns, or -1; it is called before the first request and when the connection is
+ * found broken (a request that broke with it is not sent again: it may have been carried out). Each
+ * request, with its dialling, should end within timeout_ms; dial keeps its own limit.
  */
 struct nsm *nsm_open_stream(int (*dial)(void *arg, struct error *err), void *arg, int timeout_ms);
 void nsm_close(struct nsm *nsm);
@@ -38,7 +39,8 @@ int nsm_lock_pcr(struct nsm *nsm, uint16_t index, struct error *err);
 /* Locks 0 to range - 1. */
 int nsm_lock_pcrs(struct nsm *nsm, uint16_t range, struct error *err);
 /*
- * Writes `len` random bytes, asking as often as needed; 128 empty answers in a row are a failure.
+ * Writes `len` random bytes, asking as often as needed, in one turn: no other call comes between,
+ * so keep to a few KiB. 128 empty answers in a row are a failure.
  * On failure `out` is wiped. It fits struct entropy: {nsm_fill, nsm}.
  */
 int nsm_random(struct nsm *nsm, uint8_t *out, size_t len, struct error *err);

@@ -1,12 +1,14 @@
 /*
  * capsule-runtime: the first process of an enclave. It serves status and log, starts the services
- * and the app, and stays until the host has taken the app's result.
+ * and the app, and stays until the host has taken the app's result. All of that is the work of a
+ * child; the first process itself is its guard (enclave/guard.h).
  */
 #include "base/clock.h"
 #include "base/file.h"
 #include "config.h"
 #include "crypto/library.h"
 #include "enclave/bootstrap.h"
+#include "enclave/guard.h"
 #include "runtime/runtime.h"
 
 #include <event2/event.h>
@@ -67,7 +69,7 @@ static void on_cancelled(void *arg)
     rt->cancelled = true;
 }
 
-static void on_stop_command(void *arg, const struct stop_command *cmd)
+static void on_stop_command(void *arg, const struct host_command *cmd)
 {
     struct runtime *rt = arg;
 
@@ -106,11 +108,14 @@ static int open_link(struct runtime *rt, struct error *err)
 {
     const struct supervisor_spec supervisor = {.base = rt->base,
                                                .grace_ms = RUNTIME_GRACE_MS,
+                                               .only_from = rt->guard,
+                                               .owns_all = rt->guard == 1,
                                                .app_ended = on_app_ended,
                                                .swept = on_swept,
                                                .cancelled = on_cancelled,
                                                .arg = rt};
-    struct status_server_spec status = {.base = rt->base, .stop = on_stop_command, .arg = rt};
+    struct status_server_spec status = {
+        .base = rt->base, .stop = on_stop_command, .stats = runtime_stats_format, .arg = rt};
 
     if (supervisor_new(&supervisor, &rt->supervisor, err) < 0 ||
         carrier_open(rt->base, &rt->options.carrier, &rt->carrier, err) < 0)
@@ -261,10 +266,99 @@ static void harden(const struct options *o)
         bootstrap_shield_from_oom();
 }
 
+static void become_fatal(struct runtime *rt, const struct error *why)
+{
+    rt->fatal = true;
+    log_error("runtime", why->msg);
+    status_server_set_fatal(rt->status, why);
+    rt->cancelled = false; /* from now on it means: end at once */
+}
+
+/* Both return the exit status. */
+static int run(struct runtime *rt, const struct error *usage)
+{
+    struct error err;
+
+    /* Whoever types this at a terminal reads it there; a host reads it in the status. */
+    if (usage->kind != ERR_NONE)
+        error_print("capsule-runtime", usage);
+    rt->base = event_base_new();
+    if (!rt->base)
+        abort(); /* out of memory */
+    if (open_link(rt, &err) < 0) {
+        /* No way to tell a host. With a usage error that is most likely no wonder. */
+        if (usage->kind == ERR_NONE)
+            error_print("capsule-runtime", &err);
+        release(rt);
+        return usage->kind == ERR_NONE ? 1 : 2;
+    }
+    if (start(rt, usage, &err) < 0) {
+        become_fatal(rt, &err);
+    } else {
+        runtime_wait(rt, app_over, -1);
+        rt->cancelled = false;
+        publish_end(rt);
+    }
+    wind_down(rt);
+    release(rt);
+    return rt->fatal ? 1 : 0;
+}
+
+/*
+ * The runtime cannot tell the host about its own death, so its guard does. What the dead process
+ * listened on is free again, and nothing of the app is left that could take it.
+ */
+static int report_death(struct runtime *rt, const struct error *why)
+{
+    struct error err;
+
+    rt->base = event_base_new();
+    if (!rt->base)
+        abort(); /* out of memory */
+    if (open_link(rt, &err) < 0) {
+        error_print("capsule-runtime", why);
+        error_print("capsule-runtime", &err);
+        release(rt);
+        return 1;
+    }
+    become_fatal(rt, why);
+    wind_down(rt);
+    release(rt);
+    return 1;
+}
+
+/* The rest of the guard's life, and its exit status. */
+static int outlive(struct runtime *rt, int wait_status)
+{
+    int signal = WTERMSIG(wait_status);
+    struct error why;
+    char name[16];
+
+    if (WIFEXITED(wait_status))
+        return WEXITSTATUS(wait_status);
+    status_signal_name(signal, name);
+    error_set(&why, ERR_INTERNAL, "capsule-runtime was killed by signal %d (%s)", signal, name);
+    if (signal == SIGKILL)
+        error_hint(&why, "the kernel does this when memory runs out: give the enclave more with "
+                         "--memory-mb");
+    return report_death(rt, &why);
+}
+
+/* The guard keeps what a carrier is opened with. */
+static enum guard_side split(const struct carrier_config *c, int *wait_status, struct error *err)
+{
+    bool in_order = c->dir_fd < c->door_fd;
+    const int keep[] = {in_order ? c->dir_fd : c->door_fd, in_order ? c->door_fd : c->dir_fd};
+
+    return guard_split(keep, ARRAY_LEN(keep), wait_status, err);
+}
+
 int main(int argc, char **argv)
 {
     struct runtime rt = {0};
     struct error usage = {.kind = ERR_NONE}, err;
+    int wait_status = 0, status;
+    enum guard_side side;
     bool is_machine;
 
     (void)options_parse(argc, argv, &rt.options, &usage);
@@ -279,29 +373,13 @@ int main(int argc, char **argv)
     log_setup(log_level_of_verbosity(rt.options.verbosity), rt.options.log_format);
     harden(&rt.options);
     crypto_ignore_configuration();
-    rt.base = event_base_new();
-    if (!rt.base || open_link(&rt, &err) < 0) {
-        /* No way to tell the host; the console is all there is. */
-        if (usage.kind != ERR_NONE)
-            error_print("capsule-runtime", &usage);
-        error_print("capsule-runtime", &err);
-        if (is_machine)
-            bootstrap_reboot();
-        return usage.kind != ERR_NONE ? 2 : 1;
+    side = split(&rt.options.carrier, &wait_status, &err);
+    if (side == GUARD_RUNTIME) {
+        rt.guard = getppid();
+        return run(&rt, &usage);
     }
-    if (start(&rt, &usage, &err) < 0) {
-        rt.fatal = true;
-        log_error("runtime", err.msg);
-        status_server_set_fatal(rt.status, &err);
-        rt.cancelled = false; /* from now on it means: end at once */
-    } else {
-        runtime_wait(&rt, app_over, -1);
-        rt.cancelled = false;
-        publish_end(&rt);
-    }
-    wind_down(&rt);
-    release(&rt);
+    status = side == GUARD_OVER ? outlive(&rt, wait_status) : report_death(&rt, &err);
     if (is_machine)
         bootstrap_reboot();
-    return rt.fatal ? 1 : 0;
+    return status;
 }

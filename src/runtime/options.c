@@ -23,7 +23,9 @@ const char options_help[] =
     "  --help, --version\n"
     "\n"
     "For launchers:\n"
-    "  --carrier unix:FD     sockets in the directory open as FD instead of vsock\n"
+    "  --carrier unix:FD[:DOOR]\n"
+    "                        sockets in the directory open as FD instead of vsock; v.sock there\n"
+    "                        listens as DOOR (default: made here)\n"
     "  --cid N               this enclave's CID (default: ask the vsock device)\n"
     "  --host-cid N          where the host answers: 3 or 2 (default: try both)\n"
     "  --soft-nsm            where there is no NSM device, use the launcher's over the carrier\n"
@@ -62,20 +64,31 @@ static const struct option long_options[] = {
     {0},
 };
 
-static int parse_carrier(const char *text, struct carrier_config *c, struct error *err)
+static int parse_fd(struct slice text, int *out)
 {
     uint64_t fd;
+
+    if (parse_u64(text, 1 << 20, &fd) < 0 || fd < 3)
+        return -1;
+    *out = (int)fd;
+    return 0;
+}
+
+static int parse_carrier(const char *text, struct carrier_config *c, struct error *err)
+{
+    const char *fd = text + 5, *door;
 
     if (strcmp(text, "vsock") == 0) {
         c->kind = CARRIER_VSOCK;
         return 0;
     }
-    if (strncmp(text, "unix:", 5) != 0 || parse_u64(slice_str(text + 5), 1 << 20, &fd) < 0 ||
-        fd < 3)
-        return error_set(err, ERR_USAGE, "--carrier %s: must be vsock or unix:FD with FD above 2",
+    door = strncmp(text, "unix:", 5) == 0 ? strchrnul(fd, ':') : NULL;
+    if (!door || parse_fd(slice_of(fd, (size_t)(door - fd)), &c->dir_fd) < 0 ||
+        (*door && parse_fd(slice_str(door + 1), &c->door_fd) < 0))
+        return error_set(err, ERR_USAGE,
+                         "--carrier %s: must be vsock or unix:FD[:DOOR], descriptors above 2",
                          text);
     c->kind = CARRIER_UNIX;
-    c->dir_fd = (int)fd;
     return 0;
 }
 
@@ -153,7 +166,8 @@ static int take(int opt, char **argv, struct options *o, struct error *err)
 
 int options_parse(int argc, char **argv, struct options *out, struct error *err)
 {
-    struct options o = {.carrier = {.kind = CARRIER_VSOCK, .side = CARRIER_ENCLAVE, .dir_fd = -1}};
+    struct options o = {
+        .carrier = {.kind = CARRIER_VSOCK, .side = CARRIER_ENCLAVE, .dir_fd = -1, .door_fd = -1}};
     struct error first = {.kind = ERR_NONE}, *slot = &first;
     int opt;
 

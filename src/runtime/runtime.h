@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #define RUNTIME_GRACE_MS 10000 /* for the app to stop, until the manifest has been read */
 #define RUNTIME_SWEEP_MS 4000  /* for what the app left running: TERM, 2 s, KILL, and a margin */
@@ -26,6 +27,7 @@ struct nsm;
 
 struct runtime {
     struct options options;
+    pid_t guard; /* our parent; 0 in the guard itself */
     struct event_base *base;
     struct carrier *carrier;
     struct supervisor *supervisor;
@@ -64,6 +66,9 @@ extern const struct service runtime_services[]; /* ends with a row without a nam
 int services_start(struct runtime *rt, struct error *err);
 void services_drain(struct runtime *rt);
 void services_stop(struct runtime *rt);
+
+/* What the services count, as the answer to the host's "stats"; `arg` is the struct runtime. */
+void runtime_stats_format(void *arg, struct buf *line);
 
 /*
  * Runs the loop until `done` or, unless timeout_ms is negative, the time is up. Returns what `done`

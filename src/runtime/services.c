@@ -115,6 +115,8 @@ static int start_clock(struct runtime *rt, struct error *err)
     (void)err;
     if (!m->enabled)
         return 0;
+    log_info("clock", spec.measure_only ? "comparing with the host" : "following the host",
+             kv_uint("interval_secs", spec.interval_secs));
     rt->clock = clock_client_start(&spec);
     /* Certificates look invalid to an app whose clock is at boot time, hence the wait. */
     if (!spec.measure_only)
@@ -133,6 +135,33 @@ static void stop_clock(struct runtime *rt)
 
 /* ---- Capsule API ---- */
 
+static bool says_yes(const char *text)
+{
+    static const char *const yes[] = {"1", "true", "yes", "on"};
+    const char *space = " \t\r\n";
+    struct slice value = slice_str(text + strspn(text, space));
+
+    while (value.len && strchr(space, value.ptr[value.len - 1]))
+        value.len--;
+    for (size_t i = 0; i < ARRAY_LEN(yes); i++)
+        if (slice_equal_str_nocase(value, yes[i]))
+            return true;
+    return false;
+}
+
+/*
+ * The switch that lets the reference draw its keys without a security module. It is for debugging,
+ * which no manifest of this version can ask for: an app's image must not weaken its keys with it.
+ */
+static void refuse_weak_rng(void)
+{
+    const char *name = "CAPSULE_RUNTIME_ALLOW_WEAK_RNG_FALLBACK", *text = getenv(name);
+
+    if (text && says_yes(text))
+        log_warn("api", "refused: keys are drawn from the security module or not at all",
+                 kv_str("variable", name));
+}
+
 static int start_api(struct runtime *rt, struct error *err)
 {
     const struct manifest *m = rt->manifest;
@@ -141,6 +170,7 @@ static int start_api(struct runtime *rt, struct error *err)
 
     if (!m->api.present)
         return 0;
+    refuse_weak_rng();
     if (!rt->nsm)
         return error_set(err, ERR_UNSUPPORTED, "the Capsule API needs a security module");
     return capsule_api_start(rt->base, &config, &rt->api, err);

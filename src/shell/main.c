@@ -128,6 +128,13 @@ static void on_stats_signal(evutil_socket_t sig, short what, void *arg)
         log_info("stats", "ingress", kv_uint("port", host_ingress_port(sh->ingress, i)),
                  kv_uint("open", s.open), kv_uint("accepted", s.accepted), kv_uint("shed", s.shed));
     }
+    if (sh->egress) {
+        struct host_egress_stats s = host_egress_stats_of(sh->egress);
+
+        log_info("stats", "egress", kv_uint("open", s.open), kv_uint("connected", s.connected),
+                 kv_uint("refused", s.refused), kv_uint("failed", s.failed),
+                 kv_uint("bytes_out", s.bytes_out), kv_uint("bytes_in", s.bytes_in));
+    }
 }
 
 /* ---- the start ---- */
@@ -144,11 +151,10 @@ static struct event *watch_signal(struct shell *sh, int sig, event_callback_fn c
 static int load(struct shell *sh, struct error *err)
 {
     AUTO_MANIFEST_PROBLEMS struct manifest_problems problems = {0};
-    AUTO_FD int eif = -1;
 
     if (!sh->options.attach) {
-        eif = open(sh->options.eif_file, O_RDONLY | O_CLOEXEC);
-        if (eif < 0)
+        sh->eif_fd = open(sh->options.eif_file, O_RDONLY | O_CLOEXEC);
+        if (sh->eif_fd < 0)
             return error_sys(err, errno, "opening the EIF %s", sh->options.eif_file);
     }
     return manifest_load_file(sh->options.manifest_file, 0, &sh->manifest, &problems, err);
@@ -187,9 +193,10 @@ static void watch_enclave(struct shell *sh)
 
 static int start_enclave(struct shell *sh, struct error *err)
 {
-    const struct launch_request request = {
+    AUTO_FD int door = -1; /* ours only until the enclave has it: its end must show */
+    struct launch_request request = {
         .eif_path = sh->options.eif_file,
-        .eif_fd = -1,
+        .eif_fd = sh->eif_fd,
         .cpu_count = pick(sh->options.cpu_count, sh->manifest->defaults.cpu_count, 2),
         .memory_mb = pick(sh->options.memory_mb, sh->manifest->defaults.memory_mb, 4096),
         .debug = sh->options.debug,
@@ -206,6 +213,12 @@ static int start_enclave(struct shell *sh, struct error *err)
     if (sh->options.debug)
         log_warn("shell", "debug mode: the console is readable and all measurements are zero, so "
                           "attestation proves nothing");
+    if (request.carrier_dir && !sh->launcher->foreign_link) {
+        door = carrier_make_door(sh->carrier, err);
+        if (door < 0)
+            return -1;
+        request.carrier_door = door;
+    }
     if (sh->launcher->start(&request, &sh->launched, err) < 0)
         return -1;
     watch_enclave(sh);
@@ -222,7 +235,7 @@ static int start(struct shell *sh, struct error *err)
                                   .finished = on_log_finished,
                                   .arg = sh};
 
-    if (load(sh, err) < 0)
+    if (load(sh, err) < 0 || shell_ports_match(sh, err) < 0)
         return -1;
     if (!sh->options.attach) {
         sh->launcher = launcher_choose(sh->options.launcher, err);
@@ -234,12 +247,10 @@ static int start(struct shell *sh, struct error *err)
         return -1;
     log.carrier = status.carrier = sh->carrier;
     sh->log = log_reader_start(&log);
-    if (shell_ingress_open(sh, err) < 0)
+    if (host_ingress_start(sh->base, sh->carrier, sh->ports.items, sh->ports.count, &sh->ingress,
+                           err) < 0)
         return -1;
     sh->status = status_reader_start(&status);
-    if (sh->stopping)
-        status_reader_send_stop(sh->status,
-                                stop_grace_of_secs(sh->manifest->runtime.stop_grace_secs));
     return 0;
 }
 
@@ -316,15 +327,19 @@ static void follow(struct shell *sh)
     shell_wait(sh, log_over, LOG_FINISH_MS + 1000);
 }
 
+static int report_stop(const struct shell *sh)
+{
+    fputs("capsule: enclave stopped\n", stderr);
+    return sh->options.signal_status ? 128 + sh->stop_signal : SHELL_EXIT_STOPPED;
+}
+
 /* Returns the exit status; *err is set (kind not ERR_NONE) when it is 1. */
 static int report(struct shell *sh, struct error *err)
 {
     char name[16];
 
-    if (sh->stopping) {
-        fputs("capsule: enclave stopped\n", stderr);
-        return sh->options.signal_status ? 128 + sh->stop_signal : SHELL_EXIT_STOPPED;
-    }
+    if (sh->stopping)
+        return report_stop(sh);
     if (sh->failure.kind != ERR_NONE) {
         *err = sh->failure;
         return SHELL_EXIT_ERROR;
@@ -379,7 +394,15 @@ static int shut_down(struct shell *sh, struct error *err)
     shell_services_stop(sh);
     shell_link_close(sh);
     manifest_free(sh->manifest);
+    free(sh->ports.items);
+    fd_close(&sh->eif_fd);
     return rc;
+}
+
+static int fail(const struct error *err)
+{
+    error_print("capsule-shell", err);
+    return err->kind == ERR_USAGE ? SHELL_EXIT_USAGE : SHELL_EXIT_ERROR;
 }
 
 static int run(struct shell *sh)
@@ -393,15 +416,16 @@ static int run(struct shell *sh)
     sh->on_term = watch_signal(sh, SIGTERM, on_stop_signal);
     sh->on_usr1 = watch_signal(sh, SIGUSR1, on_stats_signal);
     started = start(sh, &err) == 0;
-    if (started)
+    if (started) {
         follow(sh);
-    if (started || sh->stopping) {
         status = report(sh, &err);
+        if (status == SHELL_EXIT_ERROR && err.kind != ERR_NONE) /* else it is the app's */
+            error_print("capsule", &err);
     } else {
-        status = err.kind == ERR_USAGE ? SHELL_EXIT_USAGE : SHELL_EXIT_ERROR;
+        /* A signal that came meanwhile has only been noted; it may be why the start failed. */
+        event_base_loop(sh->base, EVLOOP_NONBLOCK);
+        status = sh->stopping ? report_stop(sh) : fail(&err);
     }
-    if (err.kind != ERR_NONE && (status == SHELL_EXIT_ERROR || !started) && !sh->stopping)
-        error_print(started ? "capsule" : "capsule-shell", &err);
     if (shut_down(sh, &end) < 0) {
         error_print("capsule-shell", &end);
         status = SHELL_EXIT_ERROR;
@@ -411,12 +435,6 @@ static int run(struct shell *sh)
     event_free(sh->on_usr1);
     event_base_free(sh->base);
     return status;
-}
-
-static int fail(const struct error *err)
-{
-    error_print("capsule-shell", err);
-    return err->kind == ERR_USAGE ? SHELL_EXIT_USAGE : SHELL_EXIT_ERROR;
 }
 
 int main(int argc, char **argv)
@@ -439,6 +457,7 @@ int main(int argc, char **argv)
         setrlimit(RLIMIT_NOFILE, &files);
     }
     sh.dir = CARRIER_DIR_NONE;
+    sh.eif_fd = -1;
     sh.base = event_base_new();
     if (!sh.base) {
         error_set(&err, ERR_INTERNAL, "no event loop");

@@ -17,7 +17,7 @@ const char shell_help[] =
     "  --memory-mb N         instead of the manifest's defaults.memory_mb (4096)\n"
     "  -p, --publish [ADDR:]HOST:CONTAINER\n"
     "                        lead a host port to an ingress port of the enclave; repeatable\n"
-    "  --publish-all         every ingress port on the same host port\n"
+    "  --publish-all         every ingress port that no -p names on the same host port\n"
     "  --debug-mode          debug enclave: console attached, measurements all zero\n"
     "  --attach DIR          start nothing: serve the enclave whose carrier directory is DIR\n"
     "  --signal-status       end with 128 + signal instead of 109, as capsule-cli run does\n"

@@ -12,10 +12,13 @@
 
 static int open_unix(struct shell *sh, const char *path, struct error *err)
 {
-    struct carrier_config config = {
-        .kind = CARRIER_UNIX, .side = CARRIER_HOST, .cid = SHELL_CID_UNIX, .dir_fd = -1};
+    struct carrier_config config = {.kind = CARRIER_UNIX,
+                                    .side = CARRIER_HOST,
+                                    .cid = SHELL_CID_UNIX,
+                                    .dir_fd = -1,
+                                    .door_fd = -1};
 
-    config.no_half_close = sh->launcher && sh->launcher->no_half_close;
+    config.no_half_close = sh->launcher && sh->launcher->foreign_link;
     config.dir_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (config.dir_fd < 0)
         return error_sys(err, errno, "opening the carrier directory %s", path);
@@ -37,7 +40,8 @@ static int claim(struct shell *sh, struct error *err)
 /* The lowest CID whose block of ports nobody holds (spec/runtime.md section 3). */
 static int open_vsock(struct shell *sh, struct error *err)
 {
-    struct carrier_config config = {.kind = CARRIER_VSOCK, .side = CARRIER_HOST, .dir_fd = -1};
+    struct carrier_config config = {
+        .kind = CARRIER_VSOCK, .side = CARRIER_HOST, .dir_fd = -1, .door_fd = -1};
 
     for (uint32_t i = 0; i < SHELL_CID_TRIES; i++) {
         config.cid = VSOCK_CID_MANAGED_LOW + i;
@@ -77,59 +81,6 @@ void shell_link_close(struct shell *sh)
     carrier_dir_remove(&sh->dir);
     sh->claim = NULL;
     sh->carrier = NULL;
-}
-
-/* ---- ingress ---- */
-
-static const struct manifest_ingress *find_ingress(const struct manifest *m, uint16_t port)
-{
-    for (size_t i = 0; i < m->ingress.count; i++)
-        if (m->ingress.items[i].listen_port == port)
-            return &m->ingress.items[i];
-    return NULL;
-}
-
-/* Appends to `list`, which has room. What clashes with an earlier one is an error. */
-static int publish(const struct shell *sh, struct publish *list, size_t *count, struct publish p,
-                   struct error *err)
-{
-    const struct manifest_ingress *in = find_ingress(sh->manifest, p.enclave_port);
-
-    if (!in) {
-        error_set(err, ERR_USAGE, "-p: the manifest has no ingress port %u", p.enclave_port);
-        return error_hint(err, "add `- listen_port: %u` to its ingress section and build again",
-                          p.enclave_port);
-    }
-    for (size_t i = 0; i < *count; i++) {
-        if (!publish_clash(&list[i], &p))
-            continue;
-        error_set(err, ERR_USAGE, "host port %u is published twice, for %u and %u", p.host_port,
-                  list[i].enclave_port, p.enclave_port);
-        return error_hint(err, "give one of them another host port: -p OTHER:%u", p.enclave_port);
-    }
-    p.proxy_header = in->proxy_protocol == MANIFEST_PROXY_PROTOCOL_V2;
-    list[(*count)++] = p;
-    return 0;
-}
-
-int shell_ingress_open(struct shell *sh, struct error *err)
-{
-    const struct shell_options *o = &sh->options;
-    const struct manifest_ingress_list *all = &sh->manifest->ingress;
-    AUTO_FREE struct publish *list = xcalloc(o->publish_count + all->count, sizeof(*list));
-    size_t count = 0;
-
-    for (size_t i = 0; i < o->publish_count; i++)
-        if (publish(sh, list, &count, o->publish[i], err) < 0)
-            return -1;
-    for (size_t i = 0; o->publish_all && i < all->count; i++) {
-        uint16_t port = all->items[i].listen_port;
-
-        if (publish(sh, list, &count, (struct publish){.host_port = port, .enclave_port = port},
-                    err) < 0)
-            return -1;
-    }
-    return host_ingress_start(sh->base, sh->carrier, list, count, &sh->ingress, err);
 }
 
 /* ---- the table ---- */
@@ -180,7 +131,7 @@ static int start_nsm(struct shell *sh, struct error *err)
 
     if (!sh->launcher || sh->launcher->confidential)
         return 0;
-    if (measure_eif_cached(sh->options.eif_file, &pcrs, err) < 0)
+    if (measure_eif_cached(sh->eif_fd, sh->options.eif_file, &pcrs, err) < 0)
         return -1;
     memcpy(config.pcr0, pcrs.pcr0, EIF_PCR_LEN);
     memcpy(config.pcr1, pcrs.pcr1, EIF_PCR_LEN);

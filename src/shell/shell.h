@@ -33,11 +33,19 @@ enum {
 struct event;
 struct event_base;
 
+/* The host ports to listen on, each for a port of the manifest's ingress. */
+struct shell_ports {
+    struct publish *items;
+    size_t count;
+};
+
 struct shell {
     struct shell_options options;
     struct event_base *base;
     struct event *on_int, *on_term, *on_usr1;
+    int eif_fd; /* what is measured is what runs; -1 when attached */
     struct manifest *manifest;
+    struct shell_ports ports;
 
     const struct launcher_ops *launcher; /* NULL when attached to a foreign enclave */
     struct launched *launched;
@@ -79,8 +87,12 @@ void shell_services_stop(struct shell *sh);
 /* The carrier, for the launcher or the attached directory, and the claim on its ports. */
 int shell_link_open(struct shell *sh, struct error *err);
 void shell_link_close(struct shell *sh);
-/* Ingress as the command line and the manifest say. */
-int shell_ingress_open(struct shell *sh, struct error *err);
+/*
+ * Fills sh->ports: what -p names and, with --publish-all, every ingress port that no -p names.
+ * Warns of a -p without ingress, which is left out, and of ingress that is not published (spec/
+ * cli-and-build.md section 7.3). ERR_USAGE when two want one host port.
+ */
+int shell_ports_match(struct shell *sh, struct error *err);
 
 /*
  * print-manifest: the manifest file's bytes, unchanged. describe-eif: the measurements of the EIF

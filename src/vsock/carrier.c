@@ -33,6 +33,7 @@ int carrier_open(struct event_base *base, const struct carrier_config *config, s
     c->no_half_close = config->no_half_close;
     atomic_store(&c->host_cid, config->host_cid);
     c->dir_fd = config->kind == CARRIER_UNIX ? config->dir_fd : -1;
+    c->door_fd = config->door_fd;
     if (c->ops->open(c, err) < 0) {
         free(c);
         return -1;

@@ -6,9 +6,9 @@
  *   enclave to host: connect to v.sock_<port>, where the host listens.
  *
  * The directory is always reached through a descriptor (O_PATH is enough) and
- * /proc/self/fd, because in the sandbox it has no name; links in it are never followed, since the
- * other side can put them there. Nothing above this module knows which
- * carrier is in use. All functions but carrier_dial_wait() belong to the loop's thread.
+ * /proc/self/fd, because in the sandbox it has no name; links in it are never followed, since a
+ * peer that can write there could put them. Nothing above this module knows which carrier is in
+ * use. All functions but carrier_dial_wait() belong to the loop's thread.
  */
 #ifndef CAPSULE_VSOCK_CARRIER_H
 #define CAPSULE_VSOCK_CARRIER_H
@@ -42,13 +42,20 @@ struct carrier_config {
     uint32_t host_cid;  /* vsock, enclave side: where the host answers, or 0 to find out */
     bool no_half_close; /* the link does not pass on the end of one direction alone */
     int dir_fd;         /* UNIX: the directory, owned by the carrier after success */
+    /* UNIX, enclave side: v.sock as carrier_make_door() made it, owned likewise, or -1: make it. */
+    int door_fd;
 };
 
-/* On the UNIX enclave side this binds v.sock, which accepts from this moment on. */
+/* From here on the UNIX enclave side accepts on v.sock. */
 int carrier_open(struct event_base *base, const struct carrier_config *config, struct carrier **out,
                  struct error *err);
 /* Every dial and listener of the carrier must be gone. */
 void carrier_free(struct carrier *c);
+/*
+ * On the UNIX host side: binds v.sock and listens, for an enclave that may not write to the
+ * directory. Connections wait until its carrier has the descriptor, which is the caller's, or -1.
+ */
+int carrier_make_door(const struct carrier *c, struct error *err);
 /* The enclave's CID, from which both sides compute the host's ports. */
 uint32_t carrier_cid(const struct carrier *c);
 /* Whether the other side sees the end of one direction while the other goes on. */

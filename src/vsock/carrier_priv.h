@@ -17,8 +17,15 @@ struct carrier {
     uint32_t cid;
     bool no_half_close;
     int dir_fd;                    /* UNIX */
+    int door_fd;                   /* UNIX, enclave side: given to open(), or -1 */
     _Atomic uint32_t host_cid;     /* vsock, enclave side: the address that worked, or 0 */
     struct dispatcher *dispatcher; /* UNIX, enclave side: v.sock and the ports behind it */
+};
+
+/* "CONNECT <port>" or its answer, which may come in pieces. */
+struct handshake_line {
+    char text[32]; /* "CONNECT 4294967295\n" is 19 bytes */
+    size_t len;
 };
 
 /* One attempt to connect, driven by advance() whenever what it asked for has come true. */
@@ -30,7 +37,8 @@ struct attempt {
         ATTEMPT_CONNECTING,
         ATTEMPT_HANDSHAKE
     } stage;
-    uint32_t host_cid; /* vsock, enclave side: the address being tried */
+    uint32_t host_cid;            /* vsock, enclave side: the address being tried */
+    struct handshake_line answer; /* UNIX, host side */
 };
 
 enum attempt_want {

@@ -1,3 +1,4 @@
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -15,22 +16,22 @@
 #include <sys/un.h>
 
 #define BACKLOG       1024
-#define GREETING_MAX  32   /* "CONNECT 4294967295\n" is 19 bytes */
 #define GREETINGS_MAX 1024 /* connections that have not said CONNECT yet */
-/* Room for one full splice of the relay; the kernel may grant less. */
+/*
+ * Room for a few full splices of the relay; the kernel may grant less, and counts double. 4 MiB
+ * save 7 % of the relays' CPU time, but a peer that stalls pins all of it (docs/performance.md).
+ */
 #define BUFFER_BYTES (1024 * 1024)
 
 /*
  * ---- names ----
  *
- * Both sides can write to the directory and each must assume that the other is hostile. A name is
- * therefore opened without following links of any kind, found to be a socket, and only then
- * connected to, through its descriptor: a link to some other socket of this machine (a container
- * engine's, say) leads nowhere. bind() and unlink() never follow a link in the last part of a name.
- *
- * What the other side can do is to remove or replace names. Listening sockets live on without their
- * name, so the enclave that does so cuts off nobody but itself (its own egress, clock or NSM), and
- * a host that does so could as well have refused the connection.
+ * The sandbox's enclave sees the directory read-only and is given v.sock, so only the host can make
+ * or replace names. Where both sides can write (a pair run by hand), each must assume that the
+ * other is hostile; so a name is always opened without following links of any kind, found to be a
+ * socket, and only then connected to, through its descriptor: a link to some other socket of this
+ * machine (a container engine's, say) leads nowhere. bind() and unlink() never follow a link in the
+ * last part of a name.
  */
 
 #define NAME_MAX_LEN 24 /* "v.sock_4294967295" */
@@ -116,6 +117,11 @@ static int listen_on(const struct carrier *c, uint32_t port, struct error *err)
     return result;
 }
 
+int carrier_make_door(const struct carrier *c, struct error *err)
+{
+    return listen_on(c, 0, err);
+}
+
 /* ---- connecting ---- */
 
 static enum attempt_want failed(struct attempt *a, struct error *err, int sys)
@@ -125,27 +131,30 @@ static enum attempt_want failed(struct attempt *a, struct error *err, int sys)
 }
 
 /*
- * Takes one line from a socket and not a byte more, for what follows belongs to the stream. Returns
- * its length with the newline, 0 when it is not complete yet, or -1 with errno (EPROTO: too long,
- * ECONNREFUSED: closed instead of answered).
+ * Takes the next piece of a line from a socket and not a byte behind the line, for what follows
+ * belongs to the stream. Returns the line's length with the newline, 0 when it is not complete yet,
+ * or -1 with errno (EPROTO: too long, ECONNREFUSED: closed instead of answered).
  */
-static ssize_t take_line(int fd, char line[GREETING_MAX])
+static ssize_t take_line(int fd, struct handshake_line *l)
 {
-    ssize_t n = recv(fd, line, GREETING_MAX, MSG_PEEK);
-    char *end;
+    char *piece = l->text + l->len, *end;
+    ssize_t n = recv(fd, piece, sizeof(l->text) - l->len, MSG_PEEK);
 
     if (n < 0)
         return errno == EAGAIN || errno == EINTR ? 0 : -1;
-    end = memchr(line, '\n', (size_t)n);
+    end = n ? memchr(piece, '\n', (size_t)n) : NULL;
+    /* A piece that stayed in the socket would wake us again and again. */
+    n = recv(fd, piece, end ? (size_t)(end - piece) + 1 : (size_t)n, 0);
+    l->len += n > 0 ? (size_t)n : 0;
     if (end)
-        return recv(fd, line, (size_t)(end - line) + 1, 0);
+        return (ssize_t)l->len;
     errno = n == 0 ? ECONNREFUSED : EPROTO;
-    return n == 0 || n == GREETING_MAX ? -1 : 0;
+    return n <= 0 || l->len == sizeof(l->text) ? -1 : 0;
 }
 
 static enum attempt_want start(const struct carrier *c, struct attempt *a, struct error *err)
 {
-    char name[NAME_MAX_LEN], greeting[GREETING_MAX];
+    char name[NAME_MAX_LEN], greeting[sizeof(a->answer.text)];
     int n;
 
     a->fd = open_socket(err);
@@ -172,17 +181,16 @@ static enum attempt_want start(const struct carrier *c, struct attempt *a, struc
 
 static enum attempt_want unix_advance(const struct carrier *c, struct attempt *a, struct error *err)
 {
-    char line[GREETING_MAX];
     ssize_t n;
 
     if (a->stage == ATTEMPT_START)
         return start(c, a, err);
-    n = take_line(a->fd, line);
+    n = take_line(a->fd, &a->answer);
     if (n == 0)
         return ATTEMPT_READ;
     if (n < 0)
         return failed(a, err, errno == ECONNRESET ? ECONNREFUSED : errno);
-    if (n < 4 || memcmp(line, "OK ", 3) != 0)
+    if (n < 4 || memcmp(a->answer.text, "OK ", 3) != 0)
         return failed(a, err, EPROTO);
     return ATTEMPT_DONE;
 }
@@ -199,6 +207,8 @@ struct greeting {
     struct dispatcher *dispatcher;
     struct event *ready;
     int fd;
+    struct handshake_line line;
+    int64_t deadline_ms; /* for all of it */
     struct greeting *next, **link;
 };
 
@@ -227,19 +237,30 @@ static struct listener *find_port(const struct dispatcher *d, uint32_t number)
     return NULL;
 }
 
+/* Waits for the next piece. False when the time for all of them is up. */
+static bool await_piece(struct greeting *g)
+{
+    int64_t ms = g->deadline_ms - clock_mono_ms();
+    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+
+    if (ms > 0)
+        event_add(g->ready, &tv);
+    return ms > 0;
+}
+
 static void on_greeting(evutil_socket_t sock, short what, void *arg)
 {
     struct greeting *g = arg;
     struct dispatcher *d = g->dispatcher;
+    const char *line = g->line.text;
     struct listener *l = NULL;
-    char line[GREETING_MAX];
     uint64_t number;
     ssize_t n = 0;
     int fd = (int)sock;
 
     if (what & EV_READ) {
-        n = take_line(fd, line);
-        if (n == 0)
+        n = take_line(fd, &g->line);
+        if (n == 0 && await_piece(g))
             return;
     }
     if (n > 8 && memcmp(line, "CONNECT ", 8) == 0 &&
@@ -259,7 +280,6 @@ static void on_greeting(evutil_socket_t sock, short what, void *arg)
 
 static void on_knock(void *arg, int fd)
 {
-    const struct timeval limit = {.tv_sec = CARRIER_HANDSHAKE_MS / 1000};
     struct dispatcher *d = arg;
     struct greeting *g = xcalloc(1, sizeof(*g));
     const int bytes = BUFFER_BYTES;
@@ -273,10 +293,11 @@ static void on_knock(void *arg, int fd)
     if (g->next)
         g->next->link = &g->next;
     d->greetings = g;
-    g->ready = event_new(d->base, fd, EV_READ | EV_PERSIST, on_greeting, g);
+    g->deadline_ms = clock_mono_ms() + CARRIER_HANDSHAKE_MS;
+    g->ready = event_new(d->base, fd, EV_READ, on_greeting, g);
     if (!g->ready)
         abort(); /* out of memory */
-    event_add(g->ready, &limit);
+    (void)await_piece(g);
 }
 
 /* ---- the table's functions ---- */
@@ -284,11 +305,12 @@ static void on_knock(void *arg, int fd)
 static int unix_open(struct carrier *c, struct error *err)
 {
     struct listener_spec spec = {.name = "v.sock", .max = GREETINGS_MAX, .accepted = on_knock};
-    int fd;
+    int fd = c->door_fd;
 
     if (c->side == CARRIER_HOST)
         return 0;
-    fd = listen_on(c, 0, err);
+    if (fd < 0)
+        fd = carrier_make_door(c, err);
     if (fd < 0)
         return -1;
     c->dispatcher = xcalloc(1, sizeof(*c->dispatcher));

@@ -11,7 +11,8 @@
 /* After the socket headers: it uses their types. AF_VSOCK is described in vsock(7). */
 #include <linux/vm_sockets.h>
 
-#define BACKLOG 1024
+#define BACKLOG  1024
+#define GUESS_MS 500 /* for the first of two possible hosts to answer */
 /* The kernel's default of 256 KiB keeps a fast stream waiting for credit. */
 #define BUFFER_BYTES (1024u * 1024)
 
@@ -19,6 +20,7 @@ static int vsock_open(struct carrier *c, struct error *err)
 {
     AUTO_FD int dev = -1;
     unsigned cid;
+    uint32_t port;
 
     if (c->side == CARRIER_HOST || c->cid != 0)
         return 0;
@@ -27,6 +29,8 @@ static int vsock_open(struct carrier *c, struct error *err)
         return error_sys(err, errno, "opening /dev/vsock");
     if (ioctl(dev, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) < 0)
         return error_sys(err, errno, "reading this machine's CID from /dev/vsock");
+    if (vsock_host_port(cid, 0, &port, err) < 0)
+        return error_wrap(err, "this machine is not an enclave");
     c->cid = cid;
     return 0;
 }
@@ -36,9 +40,9 @@ static void vsock_close(struct carrier *c)
     (void)c;
 }
 
-static void tune(int fd)
+static void tune(int fd, int connect_ms)
 {
-    const struct timeval limit = {.tv_sec = CARRIER_CONNECT_MS / 1000};
+    const struct timeval limit = {.tv_sec = connect_ms / 1000, .tv_usec = connect_ms % 1000 * 1000};
     const uint64_t bytes = BUFFER_BYTES;
 
     /* Old kernels do not know the options; the connection then works with the defaults. */
@@ -47,14 +51,20 @@ static void tune(int fd)
     (void)setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &bytes, sizeof(bytes));
 }
 
+static bool is_guess(const struct carrier *c, const struct attempt *a)
+{
+    return c->side == CARRIER_ENCLAVE && a->host_cid == VSOCK_CID_PARENT &&
+           atomic_load(&c->host_cid) == 0;
+}
+
 /*
- * The enclave's first try goes to CID 3, the documented address of a Nitro parent; where nothing
- * has that address the refusal is immediate and CID 2 is tried. What worked is remembered.
+ * The enclave's first try goes to CID 3, the documented address of a Nitro parent. Where nothing
+ * has that address the try is refused at once, or what was sent is dropped, as QEMU's hosts do;
+ * then CID 2 is tried. What worked is remembered.
  */
 static bool try_other_host(const struct carrier *c, struct attempt *a, int sys)
 {
-    if (c->side != CARRIER_ENCLAVE || a->host_cid != VSOCK_CID_PARENT ||
-        atomic_load(&c->host_cid) != 0 || sys == ETIMEDOUT || sys == EMFILE || sys == ENFILE)
+    if (!is_guess(c, a) || sys == EMFILE || sys == ENFILE)
         return false;
     fd_close(&a->fd);
     a->stage = ATTEMPT_START;
@@ -99,7 +109,7 @@ static enum attempt_want vsock_advance(const struct carrier *c, struct attempt *
             error_sys(err, errno, "opening a vsock socket");
             return ATTEMPT_FAILED;
         }
-        tune(a->fd);
+        tune(a->fd, is_guess(c, a) ? GUESS_MS : CARRIER_CONNECT_MS);
         if (connect(a->fd, (struct sockaddr *)&sa, sizeof(sa)) == 0)
             return connected(c, a);
         sys = errno;
@@ -147,7 +157,7 @@ static int vsock_listen(struct carrier *c, uint32_t port, struct listener_spec *
 
     if (fd < 0)
         return error_sys(err, errno, "opening a vsock socket");
-    tune(fd);
+    tune(fd, CARRIER_CONNECT_MS);
     if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, BACKLOG) < 0)
         return error_sys(err, errno, "listening on vsock port %u", port);
     spec->admit = c->side == CARRIER_HOST ? from_enclave : from_host;

@@ -93,6 +93,8 @@ static json_t *to_object(const struct status *s)
         json_array_append_new(caps, json_string("stop"));
     if (s->has_log2)
         json_array_append_new(caps, json_string("log2"));
+    if (s->has_stats)
+        json_array_append_new(caps, json_string("stats"));
     json_object_set_new(o, "version", json_string(CAPSULE_VERSION));
     return o;
 }
@@ -155,6 +157,7 @@ static void parse_running(const json_t *o, struct status *s)
         cap = json_string_value(json_array_get(caps, i));
         s->can_stop |= cap && strcmp(cap, "stop") == 0;
         s->has_log2 |= cap && strcmp(cap, "log2") == 0;
+        s->has_stats |= cap && strcmp(cap, "stats") == 0;
     }
 }
 
@@ -225,7 +228,7 @@ int status_parse(struct slice line, struct status *out, struct error *err)
     return rc;
 }
 
-/* ---- the stop command ---- */
+/* ---- commands of the host ---- */
 
 uint32_t stop_grace_of_secs(uint32_t secs)
 {
@@ -238,9 +241,9 @@ void stop_format(uint32_t grace_ms, struct buf *out)
         abort(); /* a caller's buf without room for one line is a bug */
 }
 
-int stop_parse(struct slice line, struct stop_command *out, struct error *err)
+int host_command_parse(struct slice line, struct host_command *out, struct error *err)
 {
-    struct stop_command cmd = {0};
+    struct host_command cmd = {.kind = COMMAND_STOP};
     const char *name;
     json_t *o, *grace;
     int rc = 0;
@@ -249,7 +252,9 @@ int stop_parse(struct slice line, struct stop_command *out, struct error *err)
         return -1;
     name = json_string_value(json_object_get(o, "cmd"));
     grace = json_object_get(o, "grace_ms");
-    if (!name || strcmp(name, "stop") != 0) {
+    if (name && strcmp(name, "stats") == 0) {
+        cmd.kind = COMMAND_STATS;
+    } else if (!name || strcmp(name, "stop") != 0) {
         rc = error_set(err, ERR_UNSUPPORTED, "unknown command");
     } else if (grace) {
         cmd.has_grace = true;

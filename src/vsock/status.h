@@ -32,6 +32,7 @@ struct status {
     enum status_kind kind;
     enum status_phase phase;         /* RUNNING */
     bool can_stop;                   /* RUNNING: takes the stop command */
+    bool has_stats;                  /* RUNNING: answers the stats command */
     bool has_log2;                   /* RUNNING: the log server takes requests (vsock/log2.h) */
     int code;                        /* EXITED */
     int signal;                      /* SIGNALED: 1 to 64 */
@@ -60,15 +61,24 @@ void status_format(const struct status *s, struct buf *out);
  */
 int status_parse(struct slice line, struct status *out, struct error *err);
 
-/* The host's command. Without "grace_ms" the enclave uses its own setting (has_grace is false). */
-struct stop_command {
-    bool has_grace;
+/*
+ * What the host may ask for: {"cmd":"stop"} or {"cmd":"stats"}. The answer to the latter is one
+ * line
+ * {"stats":{...}} on the same connection; its members are whatever the enclave counts.
+ */
+enum host_command_kind {
+    COMMAND_STOP,
+    COMMAND_STATS
+};
+struct host_command {
+    enum host_command_kind kind;
+    bool has_grace;    /* STOP: without "grace_ms" the enclave uses its own setting */
     uint32_t grace_ms; /* at most STOP_GRACE_MAX */
 };
 void stop_format(uint32_t grace_ms, struct buf *out);
 /* runtime.stop_grace_secs in milliseconds; what a stop command cannot say becomes the most it can.
  */
 uint32_t stop_grace_of_secs(uint32_t secs);
-int stop_parse(struct slice line, struct stop_command *out, struct error *err);
+int host_command_parse(struct slice line, struct host_command *out, struct error *err);
 
 #endif

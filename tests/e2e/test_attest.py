@@ -3,6 +3,7 @@ import base64
 import http.server
 import json
 import socketserver
+import ssl
 import subprocess
 import threading
 
@@ -192,6 +193,49 @@ def test_fetch_through_a_unix_socket(tmp_path):
         r = attest("fetch", "http://enclave", "--unix-socket", tmp_path / "sock", "--nonce", NONCE)
         server.shutdown()
     assert r.returncode == 0 and r.stdout == GOOD
+
+
+def openssl(*args, cwd):
+    subprocess.run(["openssl", *map(str, args)], cwd=cwd, check=True, capture_output=True)
+
+
+@pytest.fixture
+def tls(tmp_path):
+    """A server whose certificate comes from a private authority, ca.pem."""
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority",
+            "-addext", "basicConstraints=critical,CA:TRUE", cwd=tmp_path)
+    openssl("req", *new_key, "-keyout", "key.pem", "-out", "csr.pem", "-subj", "/CN=server", cwd=tmp_path)
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1")
+    openssl("x509", "-req", "-in", "csr.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+            "-extfile", "names", "-out", "cert.pem", cwd=tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    # Threads, as the handshakes are made on reading: a client that breaks one off stops nobody else.
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *args: None
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    with serving(server):
+        yield f"https://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_fetch_from_a_private_authority(tls, tmp_path):
+    ask = ["fetch", tls, "--nonce", NONCE]
+    r = attest(*ask)
+    assert r.returncode == 1 and r.stdout == b""
+    assert b"certificate" in r.stderr and b"hint: " in r.stderr and b"--cacert" in r.stderr
+    r = attest(*ask, "--cacert", tmp_path / "ca.pem")
+    assert r.returncode == 0 and r.stdout == GOOD, r.stderr
+    # Another authority, or none, is not that one.
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "other.key",
+            "-out", "other.pem", "-subj", "/CN=another", cwd=tmp_path)
+    r = attest(*ask, "--cacert", tmp_path / "other.pem")
+    assert r.returncode == 1 and b"certificate" in r.stderr and r.stdout == b""
+    (tmp_path / "junk").write_text("junk")
+    for name in ("missing", "junk"):
+        r = attest(*ask, "--cacert", tmp_path / name)
+        assert r.returncode == 1 and f"--cacert {tmp_path / name}: not a readable file".encode() in r.stderr, r.stderr
 
 
 @pytest.mark.parametrize("url,status", [

@@ -7,12 +7,14 @@ import shutil
 
 import pytest
 
+import ethereum
 from conftest import LAUNCHER, Capsule, free_port, wait_for, write_manifest
 from http_client import ask
 
 BUSYBOX = shutil.which("busybox")
 pytestmark = pytest.mark.skipif(not BUSYBOX, reason="needs busybox")
 API, AUX = 18000, 18001
+K256_SPKI_HEAD = bytes.fromhex("3056301006072a8648ce3d020106052b8104000a034200")
 
 
 class Document:
@@ -63,12 +65,15 @@ class Service:
         r = self.ask("POST", "/v1/attestation", body, aux)
         assert r.status == 200, r.body
         assert r.names["content-type"] == "application/cbor"
+        return self.verified(r.body)
+
+    def verified(self, document):
         file = self.capsule.home / "document"
-        file.write_bytes(r.body)
+        file.write_bytes(document)
         root = self.capsule.home / "state/capsule/dev-ca/root.pem"
         self.capsule.cli("attest", "verify", file, "--root", root, "--eif", self.eif, check=0)
         shown = json.loads(self.capsule.cli("attest", "show", file, check=0).stdout)
-        return Document(r.body, shown)
+        return Document(document, shown)
 
     def refused(self, body, code, text="", aux=False):
         r = self.ask("POST", "/v1/attestation", body, aux)
@@ -128,6 +133,25 @@ def test_members_are_attested_byte_for_byte(service):
                              '"deep":{"eth_addr":"kept, it is not ours"},"eth_addr":"').encode() + eth + b'"}'
     assert service.attest({"nonce": ""}).nonce == b""
     assert service.attest({"nonce": None, "user_data": None, "public_key": None}).nonce is None
+
+
+def test_attested_signatures(service):
+    """The document names the key that signed, and what it signed."""
+    keys = service.get("/v1/eth/address")
+    tx = {"kind": "structured", "chain_id": "1", "nonce": "0", "max_priority_fee_per_gas": "1", "max_fee_per_gas": "2",
+          "gas_limit": "0x5208"}
+    signing_hash = ethereum.keccak256(ethereum.transaction([1, 0, 1, 2, 0x5208, b"", 0, b"", []]))
+    for path, body, digest in (("sign", {"message": "hello"}, ethereum.message_digest(b"hello")),
+                               ("sign-tx", {"payload": tx}, signing_hash)):
+        r = service.ask("POST", f"/v1/eth/{path}", {**body, "include_attestation": True})
+        assert r.status == 200, r.body
+        reply = json.loads(r.body)
+        assert reply["address"] == keys["address"]
+        assert ethereum.recover(digest, bytes.fromhex(reply["signature"][2:])) == keys["address"]
+        doc = service.verified(base64.b64decode(reply["attestation"], validate=True))
+        assert doc.nonce == bytes.fromhex(reply.get("transaction_hash", "0x" + digest.hex())[2:])
+        assert doc.public_key == K256_SPKI_HEAD + bytes.fromhex(keys["public_key"][2:])
+        assert doc.user_data == b'{"eth_addr":"%s"}' % keys["address"].encode()
 
 
 @pytest.mark.parametrize("aux", [False, True])

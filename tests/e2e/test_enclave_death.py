@@ -1,4 +1,6 @@
-"""An enclave whose runtime dies: the host must say so in one sentence, at once, and end with status 1."""
+"""An enclave whose runtime dies: the host must say so in one sentence, at once. PID 1 is the guard of the
+runtime proper: what happens to that one the guard reports (status 108); with PID 1 the enclave is gone
+(status 1)."""
 
 import os
 import shutil
@@ -15,8 +17,8 @@ pytestmark = [pytest.mark.skipif(not BUSYBOX, reason="needs busybox"),
               pytest.mark.skipif(os.geteuid() != 0, reason="only root reaches into the runtime")]
 
 
-def runtime_of(shell):
-    """PID 1 of the sandbox, seen from outside, once it is capsule-runtime."""
+def runtime_of(parent):
+    """A child that is capsule-runtime: PID 1 of the sandbox is the shell's, the runtime proper is PID 1's."""
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -25,7 +27,7 @@ def runtime_of(shell):
                 comm, rest = f.read().split("(", 1)[1].rsplit(")", 1)
         except OSError:
             continue
-        if int(rest.split()[1]) == shell and comm.startswith("capsule-runtim"):
+        if int(rest.split()[1]) == parent and comm.startswith("capsule-runtim"):
             return int(name)
     return None
 
@@ -59,11 +61,23 @@ def zero_code(pid):
     os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSEGV])
+def test_death_of_the_runtime_proper_is_fatal(enclave, sig):
+    if sig == signal.SIGSEGV and os.environ.get("CAPSULE_SANITIZED"):
+        pytest.skip("the sanitizer handles SIGSEGV itself")
+    shell, guard, err = enclave
+    began = time.monotonic()
+    os.kill(runtime_of(guard), sig)
+    assert shell.wait(20) == 108
+    assert time.monotonic() - began < 5
+    assert f"capsule: enclave failed: capsule-runtime was killed by signal {sig} ({sig.name})" in err.read_text()
+
+
 @pytest.mark.parametrize("how, text", [
     (lambda pid: os.kill(pid, signal.SIGKILL), "capsule-runtime was killed by signal 9 (SIGKILL)"),
     (zero_code, "capsule-runtime was killed by signal 11 (SIGSEGV)"),
 ], ids=["killed", "crashed"])
-def test_death_of_the_runtime_is_named(enclave, how, text):
+def test_death_of_the_enclave_is_named(enclave, how, text):
     if how is zero_code and os.environ.get("CAPSULE_SANITIZED"):
         pytest.skip("the sanitizer handles SIGSEGV itself")
     shell, runtime, err = enclave

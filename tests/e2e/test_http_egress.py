@@ -520,33 +520,61 @@ def test_many_connections_leave_nothing_behind(pair):
 
 class Dns:
     """A name server: `records` maps a name to its A addresses; other names do not exist; a name that
-    maps to None gets no answer."""
+    maps to None gets no answer. Answers over 512 bytes are cut off; over TCP, which `tcp` answers if it
+    is given, they are whole."""
 
-    def __init__(self, records):
+    def __init__(self, records, tcp=None):
         self.records = records
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", 0))
-        self.port = self.sock.getsockname()[1]
         self.queries = 0
+        self.bind()
         threading.Thread(target=self.run, daemon=True).start()
+        if tcp:
+            self.listener.listen()
+            threading.Thread(target=self.run_tcp, args=[tcp], daemon=True).start()
+
+    def bind(self):
+        """The same port for both; TCP refuses until it listens."""
+        while True:
+            self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self.listener = socket.socket()
+            self.sock.bind(("127.0.0.1", 0))
+            self.port = self.sock.getsockname()[1]
+            try:
+                return self.listener.bind(("127.0.0.1", self.port))
+            except OSError:
+                pass
+
+    def answer(self, query):
+        labels, at = [], 12
+        while query[at]:
+            labels.append(query[at + 1:at + 1 + query[at]].decode().lower())
+            at += 1 + query[at]
+        kind = struct.unpack(">H", query[at + 1:at + 3])[0]
+        found = self.records.get(".".join(labels), [])
+        if found is None:
+            return None
+        addrs = found if kind == 1 else []
+        head = query[:2] + struct.pack(">HHHHH", 0x8180 if found else 0x8183, 1, len(addrs), 0, 0)
+        answers = b"".join(b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton(a)
+                           for a in addrs)
+        return head + query[12:at + 5] + answers
 
     def run(self):
         while True:
             query, peer = self.sock.recvfrom(2048)
             self.queries += 1
-            labels, at = [], 12
-            while query[at]:
-                labels.append(query[at + 1:at + 1 + query[at]].decode().lower())
-                at += 1 + query[at]
-            kind = struct.unpack(">H", query[at + 1:at + 3])[0]
-            found = self.records.get(".".join(labels), [])
-            if found is None:
-                continue
-            addrs = found if kind == 1 else []
-            head = query[:2] + struct.pack(">HHHHH", 0x8180 if found else 0x8183, 1, len(addrs), 0, 0)
-            answers = b"".join(b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton(a)
-                               for a in addrs)
-            self.sock.sendto(head + query[12:at + 5] + answers, peer)
+            answer = self.answer(query)
+            if answer and len(answer) > 512:
+                answer = query[:2] + b"\x83\x80" + answer[4:6] + bytes(6) + answer[12:12 + len(query) - 12]
+            if answer:
+                self.sock.sendto(answer, peer)
+
+    def run_tcp(self, reply):
+        while True:
+            sock, _ = self.listener.accept()
+            with sock:
+                query = sock.recv(2048)
+                sock.sendall(reply(self.answer(query[2:])))
 
     def resolv_conf(self, path):
         path.write_text(f"nameserver 127.0.0.1:{self.port}\n")
@@ -555,8 +583,8 @@ class Dns:
 
 @pytest.fixture
 def dns(tmp_path):
-    def make(records):
-        server = Dns(records)
+    def make(records, tcp=None):
+        server = Dns(records, tcp)
         server.file = server.resolv_conf(tmp_path / "resolv.conf")
         return server
     return make
@@ -597,6 +625,50 @@ def test_unknown_and_silent_names(pair, dns):
     start = time.monotonic()
     r = connect_to(p, b"silent.test", 80)
     assert r.status in (502, 504) and 3 < time.monotonic() - start < 7
+
+
+# Too many for a packet of 512 bytes; the twentieth is the one that is allowed.
+BIG = [f"169.254.7.{i}" for i in range(1, 60)]
+BIG[19] = "127.0.0.1"
+
+
+def test_answer_too_long_for_a_packet(pair, dns):
+    """libevent's resolver asks over UDP only; the egress proxy asks again over TCP."""
+    origin = Server(once(b"hello", read=False))
+    server = dns({"big.test": BIG}, tcp=lambda answer: struct.pack(">H", len(answer)) + answer)
+    p = pair("--allow", "**", "--allow", "127.0.0.1", "--resolv", server.file)
+    with p.connect() as sock:
+        sock.sendall(b"CONNECT big.test:%d HTTP/1.1\r\nHost: x\r\n\r\n" % origin.port)
+        assert recv_all(sock).endswith(b"\r\n\r\nhello")
+
+
+@pytest.mark.parametrize("tcp, says", [
+    (None, b"Connection refused"),
+    (lambda answer: b"", b"hangs up"),
+    (lambda answer: b"\x01\x00" + answer[:100], b"hangs up"),
+    (lambda answer: b"\x00\x20" + answer[:32], b"damaged"),
+    (lambda answer: b"\x00\x0c" + b"\x00\x00" + answer[2:12], b"something else"),
+    (lambda answer: b"\x00\x0c" + answer[:2] + b"\x81\x82" + bytes(8), b"code 2"),
+], ids=["nobody", "end", "half", "cut", "id", "failure"])
+def test_answer_too_long_and_none_over_tcp(pair, dns, tcp, says):
+    """Told at once, not after a time-out."""
+    server = dns({"big.test": BIG}, tcp)
+    p = pair("--allow", "**", "--resolv", server.file)
+    began = time.monotonic()
+    r = connect_to(p, b"big.test", 80)
+    assert (r.status, r.names["x-capsule-egress"]) == (502, "dns")
+    assert b"big.test" in r.body and b"does not fit a packet" in r.body and says in r.body, r.body
+    assert time.monotonic() - began < 3
+
+
+def test_stop_during_a_question_over_tcp(pair, dns):
+    asked = threading.Event()
+    server = dns({"big.test": BIG}, tcp=lambda answer: asked.set() or time.sleep(20) or b"")
+    p = pair("--allow", "**", "--resolv", server.file)
+    with p.connect() as sock:
+        sock.sendall(b"CONNECT big.test:80 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert asked.wait(10)
+        p.stop()
 
 
 def test_many_names_at_once(pair, dns):

@@ -2,9 +2,9 @@
 EIF: the acceptance tests of spec/runtime.md section 8 in their smallest form."""
 
 import base64
+import fcntl
 import json
 import os
-import resource
 import signal
 import socket
 import struct
@@ -16,106 +16,9 @@ import time
 import pytest
 
 from conftest import BIN, ROOT, free_port, wait_for
+from pairing import app_lines, pair, started  # pylint: disable=unused-import
 
 PYTHON = "/usr/bin/python3"
-
-
-class Pair:
-    """One runtime and, once shell() is called, one shell on a carrier directory of their own."""
-
-    def __init__(self, tmp_path, **manifest):
-        self.dir = tmp_path / "link"
-        self.dir.mkdir(mode=0o700)
-        self.config = tmp_path / "config"
-        self.config.mkdir()
-        self.manifest = self.config / "capsule.yaml"
-        self.manifest.write_text(json.dumps({
-            "version": "v1", "name": "pair", "target": "pair:latest",
-            "sources": {"app": "dir:/"}, **manifest}))
-        self.processes = []
-        self.runtime_process = self.shell_process = None
-
-    def runtime(self, *argv, options=(), files=None):
-        fd = os.open(self.dir, os.O_PATH)
-        before = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None
-        self.runtime_process = subprocess.Popen(
-            [BIN / "capsule-runtime", "--config-dir", self.config, "--no-bootstrap", "--carrier",
-             f"unix:{fd}", "--cid", "16", "--clock", "measure", *options, *(["--", *argv] if argv else [])],
-            pass_fds=[fd], stderr=subprocess.PIPE, preexec_fn=before)
-        os.close(fd)
-        self.processes.append(self.runtime_process)
-        return self.runtime_process
-
-    def shell(self, *options, files=None, stdout=subprocess.PIPE):
-        before = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None
-        self.shell_process = subprocess.Popen(
-            [BIN / "capsule-shell", "--attach", self.dir, "--manifest-file", self.manifest,
-             *map(str, options)], stdout=stdout, stderr=subprocess.PIPE, preexec_fn=before)
-        self.processes.append(self.shell_process)
-        return self.shell_process
-
-    def run(self, *argv, shell_options=(), timeout=30):
-        """Both from start to end; returns status, output and messages of the shell."""
-        self.runtime(*argv)
-        shell = self.shell(*shell_options)
-        out, err = shell.communicate(timeout=timeout)
-        self.runtime_process.wait(10)
-        return shell.returncode, out, err.decode()
-
-    def dial(self, port):
-        """A connection as the host makes it."""
-        s = socket.socket(socket.AF_UNIX)
-        fd = os.open(self.dir, os.O_PATH)
-        try:
-            s.connect(f"/proc/self/fd/{fd}/v.sock")
-        finally:
-            os.close(fd)
-        s.settimeout(10)
-        s.sendall(b"CONNECT %d\n" % port)
-        answer = b""
-        while not answer.endswith(b"\n"):
-            byte = s.recv(1)
-            if not byte:
-                raise ConnectionRefusedError(port)
-            answer += byte
-        assert answer.startswith(b"OK ")
-        return s
-
-    def dial_when_up(self, port):
-        def attempt():
-            try:
-                return self.dial(port)
-            except OSError:
-                return None
-        return wait_for(attempt, 10, f"port {port}")
-
-    def close(self):
-        for p in self.processes:
-            if p.poll() is None:
-                p.kill()
-            p.wait()
-            for stream in (p.stdout, p.stderr):
-                if stream:
-                    stream.close()
-
-
-@pytest.fixture
-def pair(tmp_path):
-    made = []
-
-    def make(**manifest):
-        made.append(Pair(tmp_path, **manifest))
-        return made[-1]
-
-    yield make
-    for p in made:
-        p.close()
-
-
-def app_lines(out):
-    """Output without the runtime's own lines."""
-    return [line for line in out.split(b"\n")
-            if not line.startswith((b"info ", b"warn ", b"debug ", b"error "))]
 
 
 # ---- 1: exit codes ----
@@ -165,6 +68,43 @@ def test_usage_error_of_the_runtime_reaches_the_host(pair):
     _, err = p.shell().communicate(timeout=20)
     assert p.shell_process.returncode == 108
     assert b"unknown option --no-such-option" in err
+
+
+def can_reach_a_host():
+    """A virtual machine whose CID an enclave could have: there the runtime waits for somebody to ask."""
+    cid = bytearray(4)
+    try:
+        with open("/dev/vsock", "rb") as device:
+            fcntl.ioctl(device, 0x7b9, cid)  # IOCTL_VM_SOCKETS_GET_LOCAL_CID
+    except OSError:
+        return False
+    return 4 <= int.from_bytes(cid, sys.byteorder) < 2**25
+
+
+@pytest.mark.skipif(can_reach_a_host(), reason="the runtime takes this machine for an enclave")
+@pytest.mark.parametrize("options, text", [
+    ([], "--config-dir is required"),
+    (["--config-dir", "/"], "the app's command is needed"),
+    (["--bogus"], "unknown option --bogus"),
+    (["--config-dir", "/", "--carrier", "tcp", "--", "true"], "--carrier tcp"),
+])
+def test_runtime_started_by_hand_says_what_is_missing(options, text):
+    r = subprocess.run([BIN / "capsule-runtime", *options], capture_output=True, text=True, timeout=10)
+    assert r.returncode == 2
+    assert r.stderr.startswith(f"capsule-runtime: {text}") and r.stderr.count("\n") == 2
+    assert r.stderr.endswith("capsule-runtime: hint: see capsule-runtime --help\n")
+
+
+@pytest.mark.parametrize("value, refused", [("1", True), (" TRUE\n", True), ("yes", True), ("On", True), ("0", False),
+                                            ("", False), ("2", False)])
+def test_keys_are_not_drawn_without_a_security_module(pair, monkeypatch, value, refused):
+    """Whatever the reference's switch for that says (capsule-api 4 and 12.12)."""
+    monkeypatch.setenv("CAPSULE_RUNTIME_ALLOW_WEAK_RNG_FALLBACK", value)
+    p = pair(api={"listen_port": free_port()})
+    p.runtime("true")
+    out, err = p.shell().communicate(timeout=20)
+    assert p.shell_process.returncode == 108 and b"the Capsule API needs a security module" in err
+    assert (b"refused: keys are drawn from the security module or not at all" in out) == refused
 
 
 def test_broken_manifest_inside_is_printed_on_the_host(pair, tmp_path):
@@ -283,11 +223,11 @@ while True:
 """
 
 
-def start_echo(pair, **limits):
+def start_echo(pair, runtime_files=None, shell_files=None, **manifest):
     port, host = free_port(), free_port()
-    p = pair(ingress=[{"listen_port": port}])
-    p.runtime(PYTHON, "-c", ECHO, str(port), files=limits.get("runtime_files"))
-    p.shell("-p", f"127.0.0.1:{host}:{port}", files=limits.get("shell_files"))
+    p = pair(ingress=[{"listen_port": port}], **manifest)
+    p.runtime(PYTHON, "-c", ECHO, str(port), files=runtime_files)
+    p.shell("-p", f"127.0.0.1:{host}:{port}", files=shell_files)
 
     def connect():
         try:
@@ -357,20 +297,27 @@ def rss_kib(pid):
         return int(next(line for line in f if line.startswith("VmRSS")).split()[1])
 
 
+def private_kib(pid):
+    """Memory that would be free without this process: not pages of files, not what it shares."""
+    with open(f"/proc/{pid}/smaps_rollup") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("Private_Dirty:"))
+
+
 def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def test_ten_thousand_connections_leave_memory_and_descriptors_flat(pair):
     p, host = start_echo(pair)
-    pids = (p.shell_process.pid, p.runtime_process.pid)
+    pids = (p.shell_process.pid, p.proper(), p.runtime_process.pid)
     for _ in range(500):
         ask(host)
     time.sleep(0.2)
     before = [(rss_kib(pid), descriptors(pid)) for pid in pids]
-    print("idle resident: shell %d KiB, runtime %d KiB" % (before[0][0], before[1][0]))
+    print("idle resident: shell %d KiB, runtime %d KiB, its guard %d KiB" % tuple(rss for rss, _ in before))
     if not os.environ.get("CAPSULE_SANITIZED"):
         assert before[1][0] < 8192
+        assert private_kib(p.runtime_process.pid) < 300, "the guard has little of its own"
     for _ in range(int(os.environ.get("CAPSULE_CONNECTIONS", "10000")) - 500):
         ask(host)
     time.sleep(0.2)
@@ -381,13 +328,6 @@ def test_ten_thousand_connections_leave_memory_and_descriptors_flat(pair):
 
 
 # ---- 5: stopping ----
-
-def started(p):
-    with p.dial_when_up(17000) as s:
-        for line in s.makefile("rb"):
-            if json.loads(line).get("phase") == "app":
-                return
-
 
 def test_sigterm_lets_the_app_flush(pair, tmp_path):
     flushed = tmp_path / "flushed"
@@ -463,6 +403,173 @@ def test_enclave_that_vanishes_is_reported(pair):
     _, err = shell.communicate(timeout=30)
     assert shell.returncode == 1
     assert b"enclave died" in err
+
+
+# ---- the runtime itself dies ----
+
+SANITIZED = bool(os.environ.get("CAPSULE_SANITIZED"))  # then SIGSEGV is not the end but a report
+DEADLY = [signal.SIGKILL, signal.SIGABRT, *([] if SANITIZED else [signal.SIGSEGV])]
+
+
+@pytest.mark.parametrize("sig", DEADLY)
+def test_killed_runtime_is_fatal_and_takes_the_app_along(pair, tmp_path, sig):
+    pids = tmp_path / "pids"
+    p = pair()
+    p.runtime("sh", "-c", f"echo $$ >>{pids}; setsid sh -c 'trap : TERM; echo $$ >>{pids}; exec sleep 600' & wait")
+    shell = p.shell()
+    wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2, 10, "the app")
+    os.kill(p.proper(), sig)
+    _, err = shell.communicate(timeout=10)
+    assert shell.returncode == 108
+    assert f"capsule: enclave failed: capsule-runtime was killed by signal {sig} ({sig.name})" in err.decode()
+    assert (b"--memory-mb" in err) == (sig == signal.SIGKILL)
+    for pid in pids.read_text().split():
+        assert not os.path.exists(f"/proc/{pid}"), "left behind"
+    assert p.runtime_process.wait(5) == 1
+
+
+def test_host_that_comes_late_learns_of_the_death(pair):
+    p = pair()
+    p.runtime("sleep", "600")
+    started(p)
+    os.kill(p.proper(), signal.SIGKILL)
+    with p.dial_when_up(17000) as s:
+        assert b"running" not in s.makefile("rb").readline()
+    # That was a reader of the final state: with it the guard's work is done.
+    assert p.runtime_process.wait(5) == 1
+    assert b"capsule-runtime was killed by signal 9 (SIGKILL)" in p.runtime_process.stderr.read()
+
+
+def test_signal_ends_the_wait_for_a_host(pair):
+    p = pair()
+    p.runtime("sleep", "600")
+    started(p)
+    runtime = p.proper()
+    os.kill(runtime, signal.SIGKILL)
+    wait_for(lambda: not os.path.exists(f"/proc/{runtime}"), 5, "its end")
+    p.runtime_process.terminate()
+    assert p.runtime_process.wait(5) == 1
+
+
+def test_dead_guard_takes_the_runtime_along(pair):
+    p = pair()
+    p.runtime("sleep", "600")
+    started(p)
+    runtime = p.proper()
+    p.runtime_process.kill()
+    p.runtime_process.wait(5)
+    wait_for(lambda: not os.path.exists(f"/proc/{runtime}"), 5, "its end")
+
+
+class FakeEnclave:
+    """Listens where an enclave does. `answer` gets each connection that has said CONNECT, and its port."""
+
+    def __init__(self, pair, answer):
+        self.connects, self.answer = [], answer
+        self.sock = socket.socket(socket.AF_UNIX)
+        fd = os.open(pair.dir, os.O_PATH)
+        self.sock.bind(f"/proc/self/fd/{fd}/v.sock")
+        os.close(fd)
+        self.sock.listen()
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            s, _ = self.sock.accept()
+            with s:
+                port = int(s.makefile("rb").readline().split()[1])
+                self.connects.append((time.monotonic(), port))
+                try:
+                    self.answer(s, port)
+                except OSError:
+                    pass  # the shell has read enough
+
+    def times(self, port):
+        return [when for when, p in self.connects if p == port]
+
+
+@pytest.mark.parametrize("reply", [b"OK 1\n", b"OK 1\nnonsense\n", b"OK 1\n" + b"x" * 2000])
+def test_enclave_that_says_nothing_sensible_does_not_keep_the_shell_busy(pair, reply):
+    p = pair()
+    fake = FakeEnclave(p, lambda s, port: s.sendall(reply))
+    shell = p.shell()
+    wait_for(lambda: len(fake.times(17000)) >= 4, 15, "four tries")
+    times = fake.times(17000)
+    gaps = [b - a for a, b in zip(times, times[1:])]
+    assert gaps[0] > 0.2 and gaps[1] > 0.4 and gaps[2] > 0.8, gaps
+    assert shell.poll() is None
+
+
+def test_half_an_answer_does_not_keep_the_shell_busy(pair):
+    """Nor does it wait for the other half for ever."""
+    p = pair()
+    held = []
+    fake = FakeEnclave(p, lambda s, port: (s.sendall(b"OK"), held.append(s.dup())))
+    shell = p.shell()
+    wait_for(lambda: len(fake.times(17000)) >= 2, 15, "the second try")
+    first, second = fake.times(17000)[:2]
+    assert 4.5 < second - first < 9
+    assert cpu_seconds(shell.pid) < 1.5
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def dribble(path, data, pause, results):
+    """Sends byte after byte until the peer hangs up; notes how long that took and what it said."""
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    began, said = time.monotonic(), b""
+    for i in range(len(data)):
+        try:
+            s.send(data[i:i + 1])
+            s.settimeout(pause)
+            said = s.recv(100)
+            break
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+    results[path.rsplit("/")[-1]] = time.monotonic() - began, said
+
+
+def test_handshakes_have_five_seconds_however_slowly_they_come(pair):
+    p = pair(egress={"allow": ["**"]})
+    p.runtime("sh", "-c", "sleep 60")
+    p.shell()
+    started(p)
+    fd = os.open(p.dir, os.O_PATH)
+    results, threads = {}, []
+    for name, data, pause in (("v.sock", b"CONNECT 000000000017000\n", 0.4), ("v.sock_22048", b"\x30\0\0\0" + b"{" * 40, 0.4),
+                              ("v.sock_22049", b"time\n", 1.5)):
+        threads.append(threading.Thread(target=dribble, args=[f"/proc/self/fd/{fd}/{name}", data, pause, results]))
+        threads[-1].start()
+    for t in threads:
+        t.join(30)
+    os.close(fd)
+    assert set(results) == {"v.sock", "v.sock_22048", "v.sock_22049"}
+    for name, (took, said) in results.items():
+        assert 4.5 < took < 7.4 and said == b"", (name, took, said)
+    for process in (p.shell_process, p.runtime_process):
+        assert cpu_seconds(process.pid) < 2, "half a line kept it busy"
+
+
+def test_counters_on_sigusr1(pair):
+    p = pair(egress={"allow": ["127.0.0.1"]}, ingress=[{"listen_port": free_port()}])
+    shell = p.shell("-p", f"127.0.0.1:{free_port()}:{json.loads(p.manifest.read_text())['ingress'][0]['listen_port']}")
+    p.runtime("sh", "-c", "sleep 60")
+    started(p)
+    shell.send_signal(signal.SIGUSR1)
+    said = b""
+    while b"egress" not in said.split(b"stats: ")[-1]:
+        line = shell.stderr.readline()
+        assert line, said
+        said += line
+    assert b"stats: ingress port=" in said and b"accepted=0" in said
+    assert b"stats: egress open=0 connected=0 refused=0 failed=0 bytes_out=0 bytes_in=0\n" in said
 
 
 # ---- 10: descriptor exhaustion ----
@@ -544,6 +651,24 @@ def test_status_commands_are_bounded_and_rated(pair):
         while lines[-1]["status"] == "running":
             lines += [json.loads(line) for line in s.recv(4096).split(b"\n") if line]
     assert lines[-1] == {"status": "signaled", "signal": 15, "name": "SIGTERM", "core": False}
+
+
+def test_stats_on_request(pair):
+    p, host = start_echo(pair, clock_sync={"wait_secs": 20}, egress={"allow": ["x.example"], "proxy_port": free_port()})
+    for _ in range(5):
+        ask(host)
+    with p.dial(17000) as s:
+        lines = s.makefile("rb")
+        assert "stats" in json.loads(lines.readline())["caps"]
+        s.sendall(b'{"cmd":"stats"}\n{"cmd":"stats"}\n{"cmd":"stop"}\n')
+        stats, final = json.loads(lines.readline()), json.loads(lines.readline())
+    assert final["status"] == "signaled", "one answer a second, and it does not delay a stop"
+    stats = stats["stats"]
+    assert stats["ingress"]["accepted"] >= 5 and stats["ingress"]["shed"] == 0
+    assert stats["egress"] == dict.fromkeys(
+        ("open", "tunnels", "requests", "reused", "refused", "failed", "bytes_out", "bytes_in"), 0)
+    assert stats["clock"]["synced"] and 0 <= stats["clock"]["rtt_us"] <= 500_000 and stats["clock"]["age_ms"] < 60_000
+    assert stats["log"]["bytes"] > 0
 
 
 def test_unknown_ports_and_bad_greetings_are_refused(pair):

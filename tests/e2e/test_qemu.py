@@ -12,13 +12,14 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 import zlib
 
 import pytest
 
-from conftest import free_port, vm_missing, wait_for
+from conftest import BIN, free_port, vm_missing, wait_for
 from running import BUSYBOX, Sandbox, request
 
 pytestmark = [pytest.mark.skipif(bool(vm_missing()), reason=vm_missing() or ""),
@@ -420,3 +421,15 @@ def test_auto_takes_a_machine_only_with_kvm(vm):
         assert "no KVM" not in r.stderr()
     else:
         assert chosen[1] == "sandbox" and "qemu: it would be emulated, which is slow: " in chosen[2]
+
+
+def test_auto_takes_a_machine_where_nothing_else_works(vm):
+    """Without user namespaces there is no sandbox, and a slow machine is better than none."""
+    unshare = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces here to begin with")
+    eif = vm.image("exit 6")
+    r = subprocess.run([*unshare, "sh", "-c", 'echo 0 >/proc/sys/user/max_user_namespaces; exec "$@"', "sh",
+                        BIN / "capsule-cli", "run", eif], env=vm.capsule.env, capture_output=True, text=True, timeout=SECONDS)
+    assert r.returncode == 6, r.stderr
+    assert "launcher=qemu" in r.stderr and "NOT CONFIDENTIAL: the app runs in a virtual machine" in r.stderr

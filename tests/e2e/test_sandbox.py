@@ -144,13 +144,16 @@ class Home:
         return [*self.prefix, *self.wrapper, str(self.base / "driver"), str(eif_path), *map(str, args)]
 
     def run(self, eif_path, *args, timeout=60):
-        return subprocess.run(
+        p = subprocess.Popen(
             self.command(eif_path, *args),
             env=self.env,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
         )
+        self.started.append(p)
+        out, err = p.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(p.args, p.returncode, out, err)
 
     def start(self, eif_path, *args):
         p = subprocess.Popen(
@@ -169,7 +172,9 @@ class Home:
             if p.poll() is None:
                 p.kill()
             p.wait()
-            p.stdout.close()
+            for stream in (p.stdout, p.stderr):
+                if stream:
+                    stream.close()
 
     @property
     def cache(self):
@@ -217,12 +222,14 @@ def wait_for(proc, word, seconds=20):
     return seen
 
 
-def groups_of_ours():
+def groups(home):
+    """Control groups of what this test has started: each is named after its launcher's pid."""
+    ours = tuple("capsule-%d-" % p.pid for p in home.started)
     return {
         str(p)
         for c in Path("/sys/fs/cgroup").glob("*")
         for p in c.rglob("capsule-*")
-        if p.is_dir()
+        if p.name.startswith(ours) and p.is_dir()
     }
 
 
@@ -257,7 +264,7 @@ def test_what_the_app_sees(home):
     assert c["uid"] == ["0"] and c["gid"] == ["0"]
     assert c["argv"] == [
         "/sbin/capsule-runtime --config-dir /etc/capsule --launch /proc/self/fd/4"
-        " --carrier unix:3 --cid 16 --soft-nsm --clock measure"
+        " --carrier unix:3:5 --cid 16 --soft-nsm --clock measure"
     ]
     assert c["env"] == ["-"] and c["cwd"] == ["/"] and c["session"] == ["own"]
     assert c["cpus"] == ["1"]
@@ -285,15 +292,17 @@ def test_what_the_app_sees(home):
     assert points["/"] == "overlay" and points["/tmp"] == "tmpfs"
     assert all(line.split(":", 2)[2] == "/" for line in c["cgroup"] if "capsule" in line)
 
-    # Descriptors: 0 to 4, and what the probe itself opened to read.
+    # Descriptors: 0 to 5, and what the probe itself opened to read.
     fds = {k: v[0] for k, v in c.items() if k.startswith("fd ")}
-    assert set(fds) == {"fd 0", "fd 1", "fd 2", "fd 3", "fd 4"}
+    assert set(fds) == {"fd 0", "fd 1", "fd 2", "fd 3", "fd 4", "fd 5"}
     assert fds["fd 0"] == "/dev/null" and fds["fd 1"] == fds["fd 2"]
     assert fds["fd 1"].startswith("pipe:") and "launch.json" in fds["fd 4"]
 
-    # The carrier works and leads nowhere else; launch.json cannot be changed.
+    # The carrier works, leads nowhere else, and is the host's; launch.json cannot be changed.
     assert c["carrier connect"] == ["ok"] and c["carrier says"] == ["host"]
-    assert c["carrier bind"] == ["ok"]
+    for change in ("bind", "file", "mkdir", "link", "unlink", "rename", "chmod"):
+        assert c["carrier " + change][0] in ("EROFS", "EACCES", "EPERM"), change
+    assert c["carrier door"] == ["ok"] and c["carrier listens"] == ["1"]
     assert c["carrier parent"] == ["itself"]
     assert c["carrier parent file"] == ["ENOENT"]
     assert c["launch.json write"] == ["EPERM"]
@@ -349,10 +358,9 @@ def home_uid(home):
 
 @pytest.mark.parametrize("code", [0, 3, 255])
 def test_exit_status_passes(home, code):
-    before = groups_of_ours()
     got = home.run(image(home.base / "a.eif", ["exit", str(code)]))
     assert got.returncode == code, got.stderr
-    assert leftovers(home) == [] and groups_of_ours() <= before
+    assert leftovers(home) == [] and groups(home) == set()
 
 
 def test_signals_inside(home):
@@ -361,14 +369,13 @@ def test_signals_inside(home):
 
 
 def test_terminate(home):
-    before = groups_of_ours()
     p = home.start(image(home.base / "term.eif", ["sleep"]))
     wait_for(p, "sleeping")
     assert len(processes_with(str(home.base))) >= 1
     p.send_signal(signal.SIGTERM)
     out, _ = p.communicate(timeout=20)
     assert p.returncode == 128 + 9, out
-    assert leftovers(home) == [] and groups_of_ours() <= before
+    assert leftovers(home) == [] and groups(home) == set()
 
 
 def pid_ones(user):
@@ -381,7 +388,7 @@ def pid_ones(user):
 
 
 def test_killed_launcher_leaves_nothing(home):
-    before_groups, before = groups_of_ours(), set(pid_ones(home))
+    before = set(pid_ones(home))
     p = home.start(image(home.base / "a.eif", ["sleep"]))
     wait_for(p, "sleeping")
     ours = set(pid_ones(home)) - before
@@ -396,7 +403,7 @@ def test_killed_launcher_leaves_nothing(home):
     assert leftovers(home) != []
     got = home.run(image(home.base / "b.eif", ["exit", "0"]))
     assert got.returncode == 0, got.stderr
-    assert leftovers(home) == [] and groups_of_ours() <= before_groups
+    assert leftovers(home) == [] and groups(home) == set()
 
 
 def test_without_xattrs_in_memory(home):
@@ -423,7 +430,6 @@ def test_without_xattrs_in_memory(home):
 
 def test_groups_go_without_the_cache(home):
     """The cache, where they are noted, may be removed while nothing runs."""
-    before = groups_of_ours()
     p = home.start(image(home.base / "a.eif", ["sleep"]))
     wait_for(p, "sleeping")
     p.kill()
@@ -431,7 +437,7 @@ def test_groups_go_without_the_cache(home):
     time.sleep(0.2)  # the kernel ends what was inside
     shutil.rmtree(home.cache / "runs")
     assert home.run(image(home.base / "b.eif", ["exit", "0"])).returncode == 0
-    assert groups_of_ours() <= before
+    assert groups(home) == set()
 
 
 def test_memory_is_bounded(home):
@@ -447,10 +453,9 @@ def test_memory_is_bounded(home):
 
 
 def test_limits_are_set(home):
-    before = groups_of_ours()
     p = home.start(image(home.base / "a.eif", ["sleep"]), 2, 128)
     text = wait_for(p, "sleeping")
-    made = groups_of_ours() - before
+    made = groups(home)
     if home.kind == "root" and "missing=" not in text:
         values = {f.name: f.read_text().strip() for d in made for f in Path(d).glob("*.*")
                   if f.name in ("memory.limit_in_bytes", "memory.max", "cpu.cfs_quota_us",
@@ -461,7 +466,7 @@ def test_limits_are_set(home):
         assert "missing=" in text
     p.send_signal(signal.SIGTERM)
     p.communicate(timeout=20)
-    assert groups_of_ours() <= before
+    assert groups(home) == set()
 
 
 def test_second_start_is_fast(home):
@@ -700,17 +705,9 @@ def test_run_hands_over(cli):
     assert w == [
         "-v", "--signal-status", "--launcher", "sandbox", "--eif-file", "a.eif", "--manifest-file", manifest,
         "--debug-mode", "--cpu-count", "3", "--memory-mb", "512",
-        "-p", "127.0.0.1:1:8080", "-p", "[0:0::1]:2:8080", "-p", "8443:8443",
+        "--publish-all", "-p", "127.0.0.1:1:8080", "-p", "[0:0::1]:2:8080",
     ]  # fmt: skip
     assert MANIFEST in got.stdout
-
-
-def test_run_warns_about_ports(cli):
-    got = cli("run", "a.eif", "-p", "1:9999")
-    assert got.returncode == 42
-    warnings = [x for x in got.stderr.splitlines() if x.startswith("warn run:")]
-    assert len(warnings) == 3 and "publish=" in warnings[0]
-    assert "port=8080" in warnings[1] and "port=8443" in warnings[2]
 
 
 def test_run_takes_the_other_manifest(cli, tmp_path):
@@ -844,7 +841,6 @@ def test_first_byte_of_a_big_image(programs):
     for i in range(200):
         (home.base / "root" / ("big%03d" % i)).write_bytes(struct.pack(">I", i) + block)
     build(home, ["/serve"])
-    before = groups_of_ours()
     times = []
     for _ in range(4):
         port = free_port()
@@ -857,7 +853,7 @@ def test_first_byte_of_a_big_image(programs):
         assert p.returncode == 7, out
     print("\n%s: first byte of a 200 MB image after %.0f ms" % (home.kind, min(times[1:])))
     assert min(times[1:]) < 1000
-    assert leftovers(home) == [] and groups_of_ours() <= before
+    assert leftovers(home) == [] and groups(home) == set()
 
 
 def test_app_of_the_real_runtime(programs):
@@ -871,7 +867,8 @@ def test_app_of_the_real_runtime(programs):
         key, _, value = line.partition(": ")
         c.setdefault(key, value)
     assert {k for k in c if re.fullmatch(r"fd \d+", k)} == {"fd 0", "fd 1", "fd 2"}
-    for key in ("ptrace 1", "open 1/fd/3", "1/root", "pidfd_getfd", "mem"):
+    for key in ("ptrace 1", "open 1/fd/3", "1/root", "pidfd_getfd", "mem",
+                "ptrace 2", "open 2/fd/3", "2/mem", "2 pidfd_getfd"):
         assert c["app " + key] in ("EPERM", "EACCES"), key
     assert c["carrier"] in ("EPERM", "EACCES")
     assert c["mount"] == "EPERM" and c["socket vsock"] == "EAFNOSUPPORT"
@@ -897,21 +894,20 @@ def test_image_cannot_configure_our_crypto(programs):
 def test_signal_stops_everything(programs):
     home = programs
     build(home, ["/serve"])
-    before = groups_of_ours()
     port = free_port()
     p = start_run(home, "-p", "127.0.0.1:%d:8080" % port)
     fetch(port, proc=p)
     p.send_signal(signal.SIGTERM)
     out, _ = p.communicate(timeout=30)
     assert p.returncode == 128 + signal.SIGTERM, out
-    assert leftovers(home) == [] and groups_of_ours() <= before
+    assert leftovers(home) == [] and groups(home) == set()
 
 
 def test_killed_shell_leaves_nothing(programs):
     """capsule-cli became capsule-shell, so its pid is the shell's."""
     home = programs
     build(home, ["/serve"])
-    before_groups, before = groups_of_ours(), set(pid_ones(home))
+    before = set(pid_ones(home))
     port = free_port()
     p = start_run(home, "-p", "127.0.0.1:%d:8080" % port)
     fetch(port, proc=p)
@@ -928,7 +924,7 @@ def test_killed_shell_leaves_nothing(programs):
     fetch(port, "/quit/0", proc=p)
     p.communicate(timeout=20)
     assert p.returncode == 0
-    assert leftovers(home) == [] and groups_of_ours() <= before_groups
+    assert leftovers(home) == [] and groups(home) == set()
 
 
 def test_port_in_use(programs):

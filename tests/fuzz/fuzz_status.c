@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct slice line = slice_of(data, size);
     AUTO_BUF struct buf out = BUF(STATUS_LINE_MAX + 1);
     struct status s, back;
-    struct stop_command cmd;
+    struct host_command cmd;
     uint64_t offset, dropped;
     struct error err;
 
@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             back.code != s.code || back.signal != s.signal)
             abort();
     }
-    if (stop_parse(line, &cmd, &err) == 0 && cmd.has_grace && cmd.grace_ms > STOP_GRACE_MAX)
+    if (host_command_parse(line, &cmd, &err) == 0 && cmd.has_grace && cmd.grace_ms > STOP_GRACE_MAX)
         abort();
     (void)log2_parse_request(line, &offset, &err);
     if (log2_parse_reply(line, 7, &offset, &dropped, &err) == 0 && offset - dropped != 7)

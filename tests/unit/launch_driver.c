@@ -22,12 +22,12 @@
 #include <sys/wait.h>
 
 /* A host-side listener, as the egress service has one; it greets and closes. */
-static int listen_in(const char *dir)
+static int listen_in(const char *dir, const char *name)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-    snprintf(a.sun_path, sizeof(a.sun_path), "%s/v.sock_22048", dir);
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s/%s", dir, name);
     if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 16) < 0)
         return -1;
     return fd;
@@ -115,7 +115,7 @@ int main(int argc, char **argv)
     CLEANUP(carrier_dir_remove) struct carrier_dir dir = CARRIER_DIR_NONE;
     struct error err = {0};
     struct launch_request req = {.eif_fd = -1, .cpu_count = 1, .memory_mb = 256, .cid = 16};
-    AUTO_FD int signals = -1, listener = -1;
+    AUTO_FD int signals = -1, listener = -1, door = -1;
     sigset_t set;
     int status, fds;
 
@@ -132,11 +132,13 @@ int main(int argc, char **argv)
         req.cpu_count = (unsigned int)atoi(argv[2]);
     if (argc > 3)
         req.memory_mb = (unsigned int)atoi(argv[3]);
-    if (carrier_dir_make(&dir, &err) < 0 || (listener = listen_in(dir.path)) < 0) {
+    if (carrier_dir_make(&dir, &err) < 0 || (listener = listen_in(dir.path, "v.sock_22048")) < 0 ||
+        (door = listen_in(dir.path, "v.sock")) < 0) {
         error_print("launch_driver", &err);
         return 1;
     }
     req.carrier_dir = dir.path;
+    req.carrier_door = door;
     printf("carrier %s\n", dir.path);
     if (pthread_create(&thread, NULL, other_thread, NULL) != 0)
         return 96;

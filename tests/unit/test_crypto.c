@@ -2,6 +2,7 @@
 #include "vectors.h"
 
 #include "crypto/entropy.h"
+#include "crypto/eth.h"
 #include "crypto/hash.h"
 #include "crypto/keccak.h"
 #include "crypto/p384.h"

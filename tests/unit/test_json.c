@@ -154,13 +154,49 @@ static void writes_compactly(void **state)
     json_put_source(&w, slice_str("{ \"\\u0041\\/\\ud83d\\ude00\\u001F\" : [ 1.50 ,\n-0 ] }"));
     json_put_source_key(&w, slice_str("k\\u000a"));
     json_put_cstr(&w, "");
+    json_put_key(&w, "hex");
+    json_put_hex(&w, "0x", slice_of("\x00\xab", 2));
+    json_put_key(&w, "bare");
+    json_put_hex(&w, "", slice_of("\x10", 1));
+    json_put_key(&w, "base64");
+    json_put_base64(&w, slice_of("\xfb\xff", 2));
     json_put_object_end(&w);
     assert_false(w.failed);
     assert_string_equal(buf_cstr(&b),
                         "{\"s\":\"\\\"\\\\/\\b\\f\\n\\r\\t\\u0000\\u001f\x7f\xc3\xa4\","
                         "\"a\":[18446744073709551615,-9223372036854775808,{},true,null],"
-                        "\"r\":{\"A/\xf0\x9f\x98\x80\\u001f\":[1.50,-0]},\"k\\n\":\"\"}");
+                        "\"r\":{\"A/\xf0\x9f\x98\x80\\u001f\":[1.50,-0]},\"k\\n\":\"\","
+                        "\"hex\":\"0x00ab\",\"bare\":\"10\",\"base64\":\"+/8=\"}");
     assert_string_equal(code_of(buf_slice(&b)), "");
+}
+
+static void full_after(size_t max, void (*put)(struct json_writer *w))
+{
+    AUTO_BUF struct buf b = BUF(max);
+    struct json_writer w = {.out = &b};
+
+    put(&w);
+    assert_true(w.failed);
+    assert_true(b.len <= max);
+}
+
+static void put_hex(struct json_writer *w)
+{
+    json_put_hex(w, "0x", slice_of("\1\2", 2)); /* 8 bytes */
+}
+
+static void put_base64(struct json_writer *w)
+{
+    json_put_base64(w, slice_of("\1\2\3\4", 4)); /* 10 bytes */
+}
+
+static void hex_and_base64_may_not_fit(void **state)
+{
+    (void)state;
+    for (size_t max = 0; max < 8; max++)
+        full_after(max, put_hex);
+    for (size_t max = 0; max < 10; max++)
+        full_after(max, put_base64);
 }
 
 static void a_full_buffer_is_noticed(void **state)
@@ -181,6 +217,7 @@ int main(void)
         cmocka_unit_test(members_keep_their_spelling),
         cmocka_unit_test(writes_compactly),
         cmocka_unit_test(a_full_buffer_is_noticed),
+        cmocka_unit_test(hex_and_base64_may_not_fit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -126,19 +126,22 @@ static void stop_command_is_strict(void **state)
                                       "null",
                                       "{\"cmd\":\"stop\",\"cmd\":\"stop\"}"};
     AUTO_BUF struct buf b = BUF(STOP_LINE_MAX);
-    struct stop_command cmd;
+    struct host_command cmd;
     struct error err;
 
     (void)state;
     stop_format(10000, &b);
     assert_string_equal(buf_cstr(&b), "{\"cmd\":\"stop\",\"grace_ms\":10000}\n");
-    assert_ok(stop_parse(slice_of(b.ptr, b.len - 1), &cmd, &err));
+    assert_ok(host_command_parse(slice_of(b.ptr, b.len - 1), &cmd, &err));
     assert_true(cmd.has_grace);
     assert_int_equal(cmd.grace_ms, 10000);
-    assert_ok(stop_parse(slice_str("{\"cmd\":\"stop\"}"), &cmd, &err));
+    assert_ok(host_command_parse(slice_str("{\"cmd\":\"stats\"}"), &cmd, &err));
+    assert_int_equal(cmd.kind, COMMAND_STATS);
+    assert_ok(host_command_parse(slice_str("{\"cmd\":\"stop\"}"), &cmd, &err));
+    assert_int_equal(cmd.kind, COMMAND_STOP);
     assert_false(cmd.has_grace);
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
-        assert_int_equal(stop_parse(slice_str(bad[i]), &cmd, &err), -1);
+        assert_int_equal(host_command_parse(slice_str(bad[i]), &cmd, &err), -1);
 }
 
 static void log_request_and_reply_agree(void **state)

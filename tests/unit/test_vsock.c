@@ -58,7 +58,7 @@ static int open_dir(const char *path)
 
 static void link_open(struct link *l)
 {
-    struct carrier_config config = {.kind = CARRIER_UNIX, .cid = 16};
+    struct carrier_config config = {.kind = CARRIER_UNIX, .cid = 16, .door_fd = -1};
     struct error err;
 
     *l = (struct link){.dir = "/tmp/capsule-test-XXXXXX", .accepted = -1, .dialled = -2};
@@ -156,6 +156,39 @@ static void unix_carrier_connects_both_ways(void **state)
     link_close(&l);
 }
 
+/* As in the sandbox: the host makes v.sock, and the enclave's side comes later and cannot write. */
+static void unix_carrier_takes_a_door_from_the_host(void **state)
+{
+    struct carrier_config config = {.kind = CARRIER_UNIX, .cid = 16, .door_fd = -1};
+    struct listener_spec spec = {.name = "test", .max = 8, .accepted = on_accept};
+    struct link l = {.dir = "/tmp/capsule-test-XXXXXX", .accepted = -1, .dialled = -2};
+    struct listener *listener;
+    struct error err;
+
+    (void)state;
+    assert_non_null(mkdtemp(l.dir));
+    l.base = event_base_new();
+    spec.arg = &l;
+    config.side = CARRIER_HOST;
+    config.dir_fd = open_dir(l.dir);
+    assert_ok(carrier_open(l.base, &config, &l.host, &err));
+    config.door_fd = carrier_make_door(l.host, &err);
+    assert_true(config.door_fd >= 0);
+    carrier_dial(l.host, 8080, on_dialled, &l);
+    for (int i = 0; i < 5; i++)
+        event_base_loop(l.base, EVLOOP_NONBLOCK);
+    assert_int_equal(l.dialled, -2); /* waits, as nobody has refused it */
+    config.side = CARRIER_ENCLAVE;
+    config.dir_fd = open_dir(l.dir);
+    assert_ok(carrier_open(l.base, &config, &l.enclave, &err));
+    assert_ok(carrier_listen(l.enclave, 8080, &spec, &listener, &err));
+    while (l.dialled == -2)
+        event_base_loop(l.base, EVLOOP_ONCE);
+    assert_connected(&l);
+    carrier_unlisten(l.enclave, listener);
+    link_close(&l);
+}
+
 static void unix_carrier_refuses_what_nobody_serves(void **state)
 {
     struct listener_spec spec = {.name = "test", .max = 1, .accepted = on_accept};
@@ -182,6 +215,58 @@ static void unix_carrier_refuses_what_nobody_serves(void **state)
     dial(&l, l.host, 80);
     assert_connected(&l);
     carrier_unlisten(l.enclave, only_one);
+    link_close(&l);
+}
+
+static int dial_raw(const struct link *l)
+{
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/v.sock", l->dir);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    return fd;
+}
+
+/* How long the loop finds nothing to do, at most `ms`. */
+static int64_t idle_ms(struct link *l, int64_t ms)
+{
+    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    int64_t start = clock_mono_ms();
+
+    event_base_loopexit(l->base, &tv);
+    event_base_loop(l->base, EVLOOP_ONCE);
+    return clock_mono_ms() - start;
+}
+
+static void unix_carrier_takes_a_greeting_in_pieces(void **state)
+{
+    struct listener_spec spec = {.name = "test", .max = 1, .accepted = on_accept};
+    struct listener *listener;
+    char got[16];
+    struct error err;
+    struct link l;
+    int fd;
+
+    (void)state;
+    link_open(&l);
+    spec.arg = &l;
+    assert_ok(carrier_listen(l.enclave, 80, &spec, &listener, &err));
+    fd = dial_raw(&l);
+    assert_int_equal(send(fd, "CONN", 4, 0), 4);
+    for (int i = 0; i < 10; i++)
+        event_base_loop(l.base, EVLOOP_NONBLOCK);
+    assert_true(idle_ms(&l, 200) >= 150); /* half a line keeps nobody busy */
+    assert_int_equal(send(fd, "ECT 80\nfirst", 12, 0), 12);
+    for (int i = 0; i < 10; i++)
+        event_base_loop(l.base, EVLOOP_NONBLOCK);
+    assert_true(l.accepted >= 0);
+    assert_int_equal(recv(l.accepted, got, sizeof(got), 0), 5);
+    assert_memory_equal(got, "first", 5);
+    assert_int_equal(recv(fd, got, sizeof(got), 0), 5);
+    assert_memory_equal(got, "OK 1\n", 5);
+    close(fd);
+    carrier_unlisten(l.enclave, listener);
     link_close(&l);
 }
 
@@ -269,7 +354,8 @@ static void unix_carrier_takes_over_an_abandoned_socket(void **state)
 /* A server that accepts and says nothing: the handshake has its own limit. */
 static void silent_peer_times_out(void **state)
 {
-    struct carrier_config config = {.kind = CARRIER_UNIX, .side = CARRIER_HOST, .cid = 16};
+    struct carrier_config config = {
+        .kind = CARRIER_UNIX, .side = CARRIER_HOST, .cid = 16, .door_fd = -1};
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     struct link l = {.dir = "/tmp/capsule-test-XXXXXX", .accepted = -1, .dialled = -2};
     struct error err;
@@ -314,7 +400,7 @@ static void cancelled_dial_is_silent(void **state)
 static void vsock_ports_are_exclusive(void **state)
 {
     struct carrier_config config = {
-        .kind = CARRIER_VSOCK, .side = CARRIER_HOST, .cid = 3999, .dir_fd = -1};
+        .kind = CARRIER_VSOCK, .side = CARRIER_HOST, .cid = 3999, .dir_fd = -1, .door_fd = -1};
     struct listener_spec spec = {.name = "test", .max = 8, .accepted = on_accept};
     struct event_base *base = event_base_new();
     struct listener *first, *second;
@@ -346,8 +432,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(port_table),
         cmocka_unit_test(unix_carrier_connects_both_ways),
+        cmocka_unit_test(unix_carrier_takes_a_door_from_the_host),
         cmocka_unit_test(unix_carrier_refuses_what_nobody_serves),
         cmocka_unit_test(unix_carrier_takes_over_an_abandoned_socket),
+        cmocka_unit_test(unix_carrier_takes_a_greeting_in_pieces),
         cmocka_unit_test(unix_carrier_follows_no_link),
         cmocka_unit_test(unix_carrier_listens_through_no_link),
         cmocka_unit_test(silent_peer_times_out),

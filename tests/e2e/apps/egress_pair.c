@@ -64,7 +64,8 @@ static struct carrier *open_side(struct event_base *base, enum carrier_side side
     struct carrier_config config = {.kind = CARRIER_UNIX,
                                     .side = side,
                                     .cid = 16,
-                                    .dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC)};
+                                    .dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC),
+                                    .door_fd = -1};
     struct carrier *c;
     struct error err;
 

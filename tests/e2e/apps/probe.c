@@ -103,15 +103,25 @@ static void descriptors(void)
 static void carrier(void)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "/proc/self/fd/3/v.sock_22048"};
-    struct sockaddr_un own = {.sun_family = AF_UNIX, .sun_path = "/proc/self/fd/3/v.sock"};
+    struct sockaddr_un own = {.sun_family = AF_UNIX};
     struct stat top, up;
     char text[16] = "";
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0), listening = 0;
+    socklen_t len = sizeof(listening);
 
     result("carrier connect", connect(fd, (struct sockaddr *)&a, sizeof(a)));
     printf("carrier says: %.*s\n", (int)(read(fd, text, sizeof(text) - 1) > 0 ? 4 : 0), text);
     fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(own.sun_path, sizeof(own.sun_path), "/proc/self/fd/3/v.sock_9");
     result("carrier bind", bind(fd, (struct sockaddr *)&own, sizeof(own)));
+    result("carrier file", openat(3, "file", O_WRONLY | O_CREAT, 0600));
+    result("carrier mkdir", mkdirat(3, "dir", 0700));
+    result("carrier link", symlinkat("/etc/passwd", 3, "link"));
+    result("carrier unlink", unlinkat(3, "v.sock_22048", 0));
+    result("carrier rename", renameat(3, "v.sock_22048", 3, "v.sock_1"));
+    result("carrier chmod", fchmodat(3, "v.sock", 0, 0));
+    result("carrier door", getsockopt(5, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len));
+    printf("carrier listens: %d\n", listening);
     if (fstatat(3, "", &top, AT_EMPTY_PATH) < 0 || fstatat(3, "../../..", &up, 0) < 0)
         printf("carrier parent: %s\n", strerrorname_np(errno));
     else
@@ -148,6 +158,7 @@ static void as_app(void)
 {
     close(3);
     close(4);
+    close(5);
     result("app ptrace 1", ptrace(PTRACE_ATTACH, 1, NULL, NULL));
     result("app open 1/fd/3", open("/proc/1/fd/3", O_PATH));
     result("app 1/root", open("/proc/1/root/etc", O_RDONLY));
@@ -298,6 +309,11 @@ static int real_app(void)
     network();
     result("mount", mount("none", "/tmp", "tmpfs", 0, NULL));
     result("carrier", open("/proc/1/fd/3/v.sock", O_PATH));
+    /* The runtime proper, below its guard. */
+    result("app ptrace 2", ptrace(PTRACE_ATTACH, 2, NULL, NULL));
+    result("app open 2/fd/3", open("/proc/2/fd/3", O_PATH));
+    result("app 2/mem", open("/proc/2/mem", O_RDWR));
+    result("app 2 pidfd_getfd", syscall(SYS_pidfd_getfd, syscall(SYS_pidfd_open, 2, 0), 3, 0));
     list("root", "/");
     return 0;
 }

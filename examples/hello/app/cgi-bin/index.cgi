@@ -3,8 +3,7 @@
 api=http://127.0.0.1:9000
 port=${QUERY_STRING#greeting-port=}
 
-echo "Content-Type: text/plain"
-echo
+printf 'Content-Type: text/plain\r\n\r\n'
 echo "$GREETING"
 echo "random bytes from the NSM: $(wget -q -Y off -O - $api/v1/random)"
 echo "this enclave's Ethereum key: $(wget -q -Y off -O - $api/v1/eth/address)"
