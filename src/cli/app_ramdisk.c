@@ -153,17 +153,78 @@ static int add_image(struct assembly *a, struct error *err)
     return 0;
 }
 
+/* ---- for a foreign init ---- */
+
+static int check_lines(char *const *list, const char *what, struct error *err)
+{
+    for (size_t i = 0; list && list[i]; i++) {
+        size_t line = strcspn(list[i], "\n");
+
+        if (list[i][line] == '\0')
+            continue;
+        error_set(err, ERR_INVALID, "%s %zu of the image, \"%.*s...\", contains a newline", what,
+                  i + 1, line < 40 ? (int)line : 40, list[i]);
+        return error_hint(err,
+                          "an init given with --init reads one a line; capsule-init takes any");
+    }
+    return 0;
+}
+
+int app_ramdisk_check_lines(const struct launch *l, struct error *err)
+{
+    return check_lines(l->argv, "argument", err) < 0 ||
+                   check_lines(l->env, "environment variable", err) < 0 ||
+                   check_lines((char *[]){l->cwd, NULL}, "working directory", err) < 0
+               ? -1
+               : 0;
+}
+
+static int add_lines(struct cpio_writer *cpio, const char *name, const char *const *head,
+                     char *const *list, struct error *err)
+{
+    AUTO_BUF struct buf lines = BUF(LAUNCH_JSON_MAX);
+    int rc = 0;
+
+    for (; *head; head++)
+        rc |= buf_printf(&lines, "%s\n", *head);
+    for (size_t i = 0; list && list[i]; i++)
+        rc |= buf_printf(&lines, "%s\n", list[i]);
+    if (rc < 0)
+        return error_set(err, ERR_LIMIT, "what to start takes more than %zu bytes", lines.max);
+    return ramdisk_file(cpio, name, 0644, 0, buf_slice(&lines), err);
+}
+
+/* The runtime is what such an init starts, with the app's command line behind its own. */
+static int add_cmd_and_env(struct assembly *a, struct error *err)
+{
+    const struct launch *l = a->in->launch;
+    const char *const runtime[] = {
+        "/sbin/capsule-runtime", "--config-dir", "/etc/capsule", "--work-dir", l->cwd, "--", NULL};
+    const char *const none[] = {NULL};
+
+    return add_lines(a->cpio, "cmd", runtime, l->argv, err) < 0 ||
+                   add_lines(a->cpio, "env", none, l->env, err) < 0
+               ? -1
+               : 0;
+}
+
 /* ---- the whole ---- */
 
-static int add_all(struct assembly *a, struct error *err)
+static int add_launch(struct assembly *a, struct error *err)
 {
     AUTO_BUF struct buf launch = BUF(LAUNCH_JSON_MAX);
 
+    if (a->in->foreign_init)
+        return add_cmd_and_env(a, err);
     if (launch_to_json(a->in->launch, &launch, err) < 0)
         return -1;
+    return ramdisk_file(a->cpio, "launch.json", 0644, 0, buf_slice(&launch), err);
+}
+
+static int add_all(struct assembly *a, struct error *err)
+{
     /* In the order of names. */
-    if ((a->in->root_format == ROOT_EROFS && add_image(a, err) < 0) ||
-        ramdisk_file(a->cpio, "launch.json", 0644, 0, buf_slice(&launch), err) < 0 ||
+    if ((a->in->root_format == ROOT_EROFS && add_image(a, err) < 0) || add_launch(a, err) < 0 ||
         (a->in->root_format == ROOT_CPIO && add_tree(a, err) < 0))
         return -1;
     return cpio_writer_finish(a->cpio, err);

@@ -3,6 +3,9 @@
  *
  *     cpio   launch.json, rootfs/ and the tree below it
  *     erofs  launch.json, and the tree as the file system image IMAGE_ENTRY (codec/image_entry.h)
+ *
+ * For a foreign init, cmd and env stand in place of launch.json (section 9.3), and the form is
+ * cpio.
  */
 #ifndef CAPSULE_CLI_APP_RAMDISK_H
 #define CAPSULE_CLI_APP_RAMDISK_H
@@ -12,6 +15,12 @@
 
 /* Writes it as the next section. The erofs form lies in a temporary file first. */
 int app_ramdisk_write(const struct assemble_input *in, struct eif_writer *w, struct error *err);
+
+/*
+ * Whether cmd and env can carry what to start, one argument or variable a line: ERR_INVALID names
+ * one with a newline.
+ */
+int app_ramdisk_check_lines(const struct launch *l, struct error *err);
 
 /* ---- pieces of any ramdisk ---- */
 

@@ -15,7 +15,7 @@ static const char default_cmdline[] =
     "reboot=k panic=30 pci=off nomodules console=ttyS0 i8042.noaux i8042.nomux i8042.nopnp "
     "i8042.dumbkbd random.trust_cpu=on";
 
-#define INIT_MAX ((size_t)16 << 20)
+#define INIT_MAX ((size_t)16 << 20) /* bytes of an init, or of a kernel module */
 /* Keeps the ramdisks and shows them to capsule-init (kernel-parameters.txt; Linux 6.8). */
 #define RETAIN_INITRD "retain_initrd"
 
@@ -25,16 +25,19 @@ static const char default_cmdline[] =
 static int write_platform_ramdisk(const struct assemble_input *in, struct eif_writer *w,
                                   struct error *err)
 {
-    AUTO_BUF struct buf init = BUF(INIT_MAX);
+    AUTO_BUF struct buf init = BUF(INIT_MAX), module = BUF(INIT_MAX);
     AUTO_CPIO_WRITER struct cpio_writer *cpio = NULL;
 
     if (file_read(in->init_path, &init, err) < 0)
         return error_wrap(err, "reading the enclave's init");
+    if (in->nsm_module && file_read(in->nsm_module, &module, err) < 0)
+        return error_wrap(err, "reading the NSM module");
     if (eif_writer_begin(w, EIF_RAMDISK, err) < 0)
         return -1;
     cpio = cpio_writer_new(ramdisk_sink, w);
     if (ramdisk_directory(cpio, "dev", 0755, 0, 0, 0, err) < 0 ||
         ramdisk_file(cpio, "init", 0755, 0, buf_slice(&init), err) < 0 ||
+        (in->nsm_module && ramdisk_file(cpio, "nsm.ko", 0755, 0, buf_slice(&module), err) < 0) ||
         cpio_writer_finish(cpio, err) < 0)
         return -1;
     return eif_writer_end(w, err);

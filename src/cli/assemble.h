@@ -21,7 +21,13 @@ enum root_format {
 struct assemble_input {
     const char *kernel_path;
     const char *init_path;
-    const char *cmdline; /* NULL: the platform's default for x86_64 */
+    /*
+     * The init is not capsule-init but one that keeps AWS's convention (spec/eif.md section 9.3),
+     * as AWS's own does: the app ramdisk tells it what to start, and the root is a tree.
+     */
+    bool foreign_init;
+    const char *nsm_module; /* for a foreign init: /nsm.ko; NULL: none */
+    const char *cmdline;    /* NULL: the platform's default for x86_64 */
     enum root_format root_format;
     struct tree *tree; /* amended; its content is read here */
     const struct launch *launch;

@@ -198,7 +198,7 @@ def test_heartbeat_is_refused(boot, platform, probe, answer, problem):
 
 @needs_vsock
 @pytest.mark.parametrize("entries,problem", [
-    ([], "looking for the app root /rootfs: No such file or directory"),
+    ([], "looking for the app root: no /rootfs, and opening /sys/firmware/initrd: No such file or directory"),
     ([file("rootfs", b"x")], "the app root /rootfs is not a directory"),
     ([directory("rootfs")], "starting /sbin/capsule-runtime: No such file or directory"),
     ([directory("rootfs"), directory("rootfs/sbin"), file("rootfs/sbin/capsule-runtime", b"junk")],
