@@ -66,7 +66,7 @@ static int read_at(struct erofs_reader *r, void *ptr, size_t len, uint64_t offse
 {
     if (offset > r->size || len > r->size - offset)
         return bad(r, err, "something lies beyond its end");
-    return len ? r->source(r->arg, ptr, len, offset, err) : 0;
+    return r->source(r->arg, ptr, len, offset, err);
 }
 
 /* Marks; false when it was marked already. */
@@ -95,15 +95,16 @@ static int take_blocks(struct erofs_reader *r, uint64_t first, uint64_t count, s
 static int read_attributes(struct erofs_reader *r, struct inode *n, struct slice *capability,
                            struct error *err)
 {
-    uint8_t bytes[EROFS_XATTR_HEAD + EROFS_XATTR_ENTRY + 16 + EROFS_CAPABILITY_MAX];
+    uint8_t bytes[EROFS_XATTR_HEAD + EROFS_XATTR_ENTRY + 16 + EROFS_CAPABILITY_MAX] = {0};
     const uint8_t *entry = bytes + EROFS_XATTR_HEAD;
     const size_t name_len = sizeof(EROFS_CAPABILITY) - 1;
     uint16_t count = get_le16(n->bytes + EROFS_I_XATTRS), value_len;
-    size_t len = EROFS_XATTR_HEAD + 4 * ((size_t)count - 1);
+    size_t len;
 
     *capability = slice_of(NULL, 0);
     if (count == 0)
         return 0;
+    len = EROFS_XATTR_HEAD + 4 * ((size_t)count - 1);
     if (len > sizeof(bytes) || len < EROFS_XATTR_HEAD + EROFS_XATTR_ENTRY + name_len)
         return bad(r, err, "extended attributes that are not file capabilities");
     if (read_at(r, bytes, len, n->end, err) < 0)
@@ -206,7 +207,7 @@ static int read_packed(struct erofs_reader *r, size_t len, struct error *err)
 {
     const struct inode *n = &r->file;
     size_t entries = (len + EROFS_BLOCK - 1) / EROFS_BLOCK, packed_len, skip = 0;
-    uint8_t index[EROFS_PIECE_MAX * EROFS_Z_ENTRY];
+    uint8_t index[EROFS_PIECE_MAX * EROFS_Z_ENTRY] = {0};
     uint64_t index_at =
         n->nid * EROFS_SLOT + erofs_index_at(n->head) + r->at / EROFS_BLOCK * EROFS_Z_ENTRY;
     uint32_t first;
@@ -301,7 +302,7 @@ static int next_name(struct erofs_reader *r, struct slice *name, uint64_t *nid, 
 {
     struct frame *f = &r->frames[r->depth - 1];
     struct slice ignored;
-    struct inode dir;
+    struct inode dir = {0};
     int rc;
 
     if (read_inode(r, f->nid, &dir, &ignored, err) < 0)
@@ -379,9 +380,9 @@ static int give(struct erofs_reader *r, uint64_t nid, struct cpio_entry *out, st
 
 int erofs_reader_next(struct erofs_reader *r, struct cpio_entry *out, struct error *err)
 {
-    struct slice name;
+    struct slice name = {0};
+    uint64_t nid = 0;
     size_t len;
-    uint64_t nid;
     int rc = 0;
 
     if (!r->started) {
@@ -408,7 +409,7 @@ int erofs_reader_next(struct erofs_reader *r, struct cpio_entry *out, struct err
 
 static int read_super(struct erofs_reader *r, struct error *err)
 {
-    uint8_t sb[EROFS_SB_LEN];
+    uint8_t sb[EROFS_SB_LEN] = {0};
 
     if (read_at(r, sb, sizeof(sb), EROFS_SUPER_AT, err) < 0)
         return -1;
