@@ -57,8 +57,9 @@ __attribute__((format(printf, 3, 4))) static int bad(const struct erofs_reader *
     va_start(ap, format);
     vsnprintf(why, sizeof(why), format, ap);
     va_end(ap);
-    return error_set(err, ERR_INVALID, "malformed file system image at %.200s: %s",
-                     r->path[0] ? r->path : "its start", why);
+    error_set(err, ERR_INVALID, "malformed file system image at %.200s: %s",
+              r->path[0] ? r->path : "its start", why);
+    return -1;
 }
 
 static int read_at(struct erofs_reader *r, void *ptr, size_t len, uint64_t offset,
@@ -380,7 +381,7 @@ static int give(struct erofs_reader *r, uint64_t nid, struct cpio_entry *out, st
 
 int erofs_reader_next(struct erofs_reader *r, struct cpio_entry *out, struct error *err)
 {
-    struct slice name = {0};
+    struct slice name = slice_of("", 0);
     uint64_t nid = 0;
     size_t len;
     int rc = 0;
