@@ -211,6 +211,21 @@ def test_broken_app_root(boot, platform, entries, problem):
     assert "Kernel panic" not in console
 
 
+@needs_vsock
+@pytest.mark.parametrize("entries,append,problem", [
+    ([file("image/rootfs.erofs", bytes(8192))], "", "looking for the app root: no /rootfs, and opening /sys/firmware/initrd: "
+     "No such file or directory"),
+    ([file("image/rootfs.erofs", bytes(8192))], "retain_initrd", "mounting the app root image/rootfs.erofs: Invalid argument"),
+    ([file("image/rootfs.other", bytes(8192))], "retain_initrd",
+     "looking for the app root: no ramdisk has /rootfs or image/rootfs.erofs"),
+])
+def test_broken_root_image(boot, platform, entries, append, problem):
+    """That a good one boots is tested in test_root_format.py."""
+    console, _, _ = boot(platform + newc(*entries, file("launch.json", b"{}", 0o100644)), answer=b"\xb7", append=append)
+    assert problem in init_says(console)
+    assert "Kernel panic" not in console
+
+
 def test_no_launch_description(boot, platform):
     console, _, _ = boot(platform + newc(directory("rootfs")))
     assert init_says(console) == ["opening the launch description /launch.json: No such file or directory",
