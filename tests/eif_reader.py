@@ -3,6 +3,10 @@
 import json
 import pathlib
 
+import erofs_reader
+
+IMAGE = "image/rootfs.erofs"
+
 
 def newc(data):
     """{name: (mode, content)} of a newc archive."""
@@ -27,7 +31,11 @@ def section(capsule, eif, kind, index=0):
 def app(capsule, eif):
     """The app ramdisk, as it is and taken apart."""
     data = section(capsule, eif, "ramdisk", 1)
-    return data, newc(data)
+    files = newc(data)
+    if IMAGE in files:
+        root = erofs_reader.tree(files.pop(IMAGE)[1])
+        files |= {f"rootfs/{path}".rstrip("/"): entry for path, entry in root.items()}
+    return data, files
 
 
 def launch_of(capsule, eif):

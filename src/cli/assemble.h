@@ -1,7 +1,7 @@
 /*
  * From an amended image to an EIF: the platform ramdisk (capsule-init), the app ramdisk
- * (launch.json and the tree under rootfs/), kernel, command line and metadata (design.md section
- * 3).
+ * (launch.json and the tree, see app_ramdisk.h), kernel, command line and metadata (design.md
+ * section 3).
  */
 #ifndef CAPSULE_CLI_ASSEMBLE_H
 #define CAPSULE_CLI_ASSEMBLE_H
@@ -11,12 +11,25 @@
 #include "eif/sign.h"
 #include "oci/tree.h"
 
+/* How the app ramdisk carries the app's root. */
+enum root_format {
+    ROOT_EROFS, /* a compressed file system image, mounted where it lies */
+    ROOT_CPIO,  /* a tree of entries, which the kernel unpacks into memory */
+};
+
 /* What goes in. Everything is borrowed for the call. */
 struct assemble_input {
     const char *kernel_path;
     const char *init_path;
-    const char *cmdline; /* NULL: the platform's default for x86_64 */
-    struct tree *tree;   /* amended; its content is read here */
+    /*
+     * The init is not capsule-init but one that keeps AWS's convention (spec/eif.md section 9.3),
+     * as AWS's own does: the app ramdisk tells it what to start, and the root is a tree.
+     */
+    bool foreign_init;
+    const char *nsm_module; /* for a foreign init: /nsm.ko; NULL: none */
+    const char *cmdline;    /* NULL: the platform's default for x86_64 */
+    enum root_format root_format;
+    struct tree *tree; /* amended; its content is read here */
     const struct launch *launch;
     const char *image_name; /* for the metadata, with the digest of the source */
     const char *image_version;
@@ -28,6 +41,9 @@ struct assemble_input {
     void (*progress)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;
 };
+
+/* Whether a kernel command line of the user's own (or NULL) suits the root format. */
+int assemble_check_cmdline(const char *cmdline, enum root_format format, struct error *err);
 
 /*
  * Writes the image to `fd`, an empty seekable file named `name` in messages, in one pass and with

@@ -1,3 +1,4 @@
+#include "cli/app_ramdisk.h"
 #include "cli/assemble.h"
 #include "cli/cli.h"
 #include "cli/manifest_input.h"
@@ -27,6 +28,10 @@ struct build_args {
     const char *eif_only; /* as eif, with the reference's form of output */
     const char *kernel;
     const char *cmdline;
+    const char *init;       /* NULL: ours */
+    const char *nsm_module; /* for that */
+    enum root_format root_format;
+    bool root_format_given;
     bool strict;
     bool drop_capabilities;
 };
@@ -78,7 +83,8 @@ static int prepare(struct build *b, struct error *err)
 {
     const struct manifest *m;
 
-    if (cli_load_manifest(b->args.file, b->args.strict, &b->manifest, err) < 0)
+    if (assemble_check_cmdline(b->args.cmdline, b->args.root_format, err) < 0 ||
+        cli_load_manifest(b->args.file, b->args.strict, &b->manifest, err) < 0)
         return -1;
     m = b->manifest;
     if (manifest_check_available(m, err) < 0 || manifest_check_signature_files(m, err) < 0)
@@ -91,7 +97,7 @@ static int prepare(struct build *b, struct error *err)
     b->runtime = parts_find(PART_RUNTIME, err);
     if (!b->runtime)
         return -1;
-    b->init = parts_find(PART_INIT, err);
+    b->init = b->args.init ? xstrdup(b->args.init) : parts_find(PART_INIT, err);
     if (!b->init)
         return -1;
     b->kernel = b->args.kernel ? xstrdup(b->args.kernel) : parts_find(PART_KERNEL, err);
@@ -114,6 +120,17 @@ static int load_image(struct build *b, struct error *err)
     return 0;
 }
 
+/* What an init that keeps AWS's convention expects, and what it cannot do. */
+static int amend_for_foreign_init(struct build *b, struct error *err)
+{
+    if (b->launch.user[0])
+        log_warn("build", "the image's USER is lost with --init: the app runs as root",
+                 kv_str("user", b->launch.user));
+    if (app_ramdisk_check_lines(&b->launch, err) < 0)
+        return -1;
+    return tree_make_dir(b->image.tree, slice_str("/var"), 0755, b->epoch, err);
+}
+
 static int amend(struct build *b, struct error *err)
 {
     const struct manifest *m = b->manifest;
@@ -124,10 +141,16 @@ static int amend(struct build *b, struct error *err)
     if (runtime < 0)
         return error_sys(err, errno, "opening %s", b->runtime);
     if (amend_launch(&b->image, m->runtime.user == MANIFEST_USER_ROOT, &b->launch, err) < 0 ||
-        tree_capabilities(b->image.tree, b->args.drop_capabilities, err) < 0)
+        tree_capabilities(b->image.tree,
+                          b->args.drop_capabilities          ? TREE_CAPABILITIES_DROP
+                          : b->args.root_format == ROOT_CPIO ? TREE_CAPABILITIES_REFUSE
+                                                             : TREE_CAPABILITIES_KEEP,
+                          err) < 0)
         return -1;
     options.cwd = b->launch.cwd;
-    return amend_tree(b->image.tree, &options, err);
+    if (amend_tree(b->image.tree, &options, err) < 0)
+        return -1;
+    return b->args.init ? amend_for_foreign_init(b, err) : 0;
 }
 
 /* ---- writing ---- */
@@ -152,7 +175,10 @@ static int write_eif(struct build *b, int fd, const char *name, struct error *er
     struct assemble_input in = {
         .kernel_path = b->kernel,
         .init_path = b->init,
+        .foreign_init = b->args.init != NULL,
+        .nsm_module = b->args.nsm_module,
         .cmdline = b->args.cmdline,
+        .root_format = b->args.root_format,
         .tree = b->image.tree,
         .launch = &b->launch,
         .image_name = m->target,
@@ -257,6 +283,75 @@ static void print_result(const struct build *b)
 
 /* ---- the command ---- */
 
+static int parse_root_format(const char *text, enum root_format *out, char **argv,
+                             struct error *err)
+{
+    if (strcmp(text, "erofs") != 0 && strcmp(text, "cpio") != 0)
+        return cli_usage_error(&cmd_build, argv, err, "--root-format takes erofs or cpio, not %s",
+                               text);
+    *out = text[0] == 'e' ? ROOT_EROFS : ROOT_CPIO;
+    return 0;
+}
+
+static int check_init_args(struct build_args *a, char **argv, struct error *err)
+{
+    if (a->nsm_module && !a->init)
+        return cli_usage_error(&cmd_build, argv, err,
+                               "--nsm-module is for an init given with --init; ours needs none");
+    if (!a->init)
+        return 0;
+    if (a->root_format_given && a->root_format == ROOT_EROFS)
+        return cli_usage_error(&cmd_build, argv, err,
+                               "--init takes --root-format cpio: only capsule-init mounts images");
+    a->root_format = ROOT_CPIO;
+    return 0;
+}
+
+static int take_option(int c, struct build_args *a, char **argv, struct error *err)
+{
+    switch (c) {
+    case 'f':
+        a->file = optarg;
+        break;
+    case 'e':
+        a->eif = optarg;
+        break;
+    case 'o':
+        a->eif_only = optarg;
+        break;
+    case 'k':
+        a->kernel = optarg;
+        break;
+    case 'c':
+        a->cmdline = optarg;
+        break;
+    case 'i':
+        a->init = optarg;
+        break;
+    case 'n':
+        a->nsm_module = optarg;
+        break;
+    case 'r':
+        if (parse_root_format(optarg, &a->root_format, argv, err) < 0)
+            return -1;
+        a->root_format_given = true;
+        break;
+    case 's':
+        a->strict = true;
+        break;
+    case 'd':
+        a->drop_capabilities = true;
+        break;
+    case 'p':
+        error_set(err, ERR_UNSUPPORTED, "--pull: registries are not available in this version");
+        return error_hint(err, "pull the image with an engine first, or name an archive or "
+                               "layout in sources.app");
+    default:
+        return cli_option_error(&cmd_build, c, argv, err);
+    }
+    return 0;
+}
+
 static int parse_args(int argc, char **argv, struct build_args *a, struct error *err)
 {
     static const struct option options[] = {
@@ -265,6 +360,9 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
         {"eif-only", required_argument, NULL, 'o'},
         {"kernel", required_argument, NULL, 'k'},
         {"cmdline", required_argument, NULL, 'c'},
+        {"init", required_argument, NULL, 'i'},
+        {"nsm-module", required_argument, NULL, 'n'},
+        {"root-format", required_argument, NULL, 'r'},
         {"strict", no_argument, NULL, 's'},
         {"drop-capabilities", no_argument, NULL, 'd'},
         {"pull", no_argument, NULL, 'p'},
@@ -272,44 +370,16 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
     };
     int c;
 
-    while ((c = getopt_long(argc, argv, ":f:", options, NULL)) != -1) {
-        switch (c) {
-        case 'f':
-            a->file = optarg;
-            break;
-        case 'e':
-            a->eif = optarg;
-            break;
-        case 'o':
-            a->eif_only = optarg;
-            break;
-        case 'k':
-            a->kernel = optarg;
-            break;
-        case 'c':
-            a->cmdline = optarg;
-            break;
-        case 's':
-            a->strict = true;
-            break;
-        case 'd':
-            a->drop_capabilities = true;
-            break;
-        case 'p':
-            error_set(err, ERR_UNSUPPORTED, "--pull: registries are not available in this version");
-            return error_hint(err, "pull the image with an engine first, or name an archive or "
-                                   "layout in sources.app");
-        default:
-            return cli_option_error(&cmd_build, c, argv, err);
-        }
-    }
+    while ((c = getopt_long(argc, argv, ":f:", options, NULL)) != -1)
+        if (take_option(c, a, argv, err) < 0)
+            return -1;
     if (optind != argc) {
         cli_usage_error(&cmd_build, argv, err, "%s: surplus argument", argv[optind]);
         return error_hint(err, "name the manifest with -f FILE; see capsule-cli build --help");
     }
     if (a->eif && a->eif_only)
         return cli_usage_error(&cmd_build, argv, err, "--eif and --eif-only exclude each other");
-    return 0;
+    return check_init_args(a, argv, err);
 }
 
 static int run(int argc, char **argv, struct error *err)
@@ -329,7 +399,8 @@ static int run(int argc, char **argv, struct error *err)
 
 const struct subcommand cmd_build = {
     .name = "build",
-    .synopsis = "[-f FILE|-] [--eif OUT] [--kernel FILE] [--cmdline TEXT] [--strict] "
+    .synopsis = "[-f FILE|-] [--eif OUT] [--kernel FILE] [--cmdline TEXT] "
+                "[--root-format erofs|cpio] [--init FILE [--nsm-module FILE]] [--strict] "
                 "[--drop-capabilities]",
     .summary = "Turn an app image into an EIF",
     .help =
@@ -341,8 +412,15 @@ const struct subcommand cmd_build = {
         "                           under the manifest's target, where `run` finds it\n"
         "      --kernel FILE        bzImage to boot instead of our own\n"
         "      --cmdline TEXT       kernel command line instead of the platform's default\n"
+        "      --root-format FORM   how the image carries the app's root: erofs (compressed and\n"
+        "                           mounted where it lies; the default) or cpio (unpacked into\n"
+        "                           memory at boot; any kernel can)\n"
+        "      --init FILE          init of the platform instead of our own, one that keeps AWS's\n"
+        "                           convention (/cmd and /env); the root format is cpio then\n"
+        "      --nsm-module FILE    with --init: the kernel module that it loads as /nsm.ko\n"
         "      --strict             warnings about the manifest fail the build\n"
-        "      --drop-capabilities  leave out file capabilities, which a ramdisk cannot carry\n\n"
+        "      --drop-capabilities  leave out file capabilities, which --root-format cpio cannot\n"
+        "                           carry\n\n"
         "SOURCE_DATE_EPOCH lowers later file times and is the build time in the metadata.\n"
         "CAPSULE_IMAGE_MAX bounds the unpacked size of the image in bytes.\n",
     .run = run,

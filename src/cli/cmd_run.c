@@ -5,8 +5,7 @@
 #include "cli/cli.h"
 #include "cli/manifest_input.h"
 #include "cli/publish.h"
-#include "codec/cpio.h"
-#include "eif/eif.h"
+#include "eif/ramdisk.h"
 #include "launch/launcher.h"
 #include "oci/store.h"
 
@@ -148,41 +147,21 @@ static int parse(int argc, char **argv, struct run *r, struct error *err)
 
 /* ---- which EIF, which manifest ---- */
 
-struct ramdisk {
-    int fd;
-    const char *name;
-    uint64_t at, left;
-};
-
-static ssize_t read_ramdisk(void *arg, uint8_t *ptr, size_t len, struct error *err)
-{
-    struct ramdisk *r = arg;
-
-    if (len > r->left)
-        len = (size_t)r->left;
-    if (len && fd_pread_full(r->fd, ptr, len, (off_t)r->at, r->name, err) < 0)
-        return -1;
-    r->at += len;
-    r->left -= len;
-    return (ssize_t)len;
-}
-
 /* Appends the content of one file of a ramdisk. Returns 1, 0 when it is not there, or -1. */
-static int find_in_ramdisk(struct ramdisk *from, const char *path, struct buf *out,
-                           struct error *err)
+static int find_in_ramdisk(struct eif_ramdisk *from, const char *name, const char *path,
+                           struct buf *out, struct error *err)
 {
-    AUTO_CPIO_READER struct cpio_reader *reader = cpio_reader_new(read_ramdisk, from);
     struct cpio_entry e;
     struct slice piece;
     int rc;
 
-    while ((rc = cpio_reader_next(reader, &e, err)) == 1) {
+    while ((rc = eif_ramdisk_next(from, &e, err)) == 1) {
         if (!slice_equal_str(e.name, path) || !S_ISREG(e.mode))
             continue;
-        while ((rc = cpio_reader_data(reader, &piece, err)) == 1)
+        while ((rc = eif_ramdisk_data(from, &piece, err)) == 1)
             if (buf_append(out, piece.ptr, piece.len) < 0)
-                return error_set(err, ERR_LIMIT, "%s: %s in it is larger than %zu bytes",
-                                 from->name, path, out->max);
+                return error_set(err, ERR_LIMIT, "%s: %s in it is larger than %zu bytes", name,
+                                 path, out->max);
         return rc < 0 ? -1 : 1;
     }
     return rc;
@@ -192,23 +171,19 @@ static int find_in_ramdisk(struct ramdisk *from, const char *path, struct buf *o
 static int manifest_of_eif(const char *path, struct buf *out, struct error *err)
 {
     AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const struct eif_section *app;
-    struct ramdisk from = {.name = path};
-    struct eif_info info;
-    int rc;
+    AUTO_EIF_RAMDISK struct eif_ramdisk *app = NULL;
+    int rc = 0;
 
     if (fd < 0) {
         error_sys(err, errno, "opening %s", path);
         return errno == ENOENT ? error_hint(err, "build it first: capsule-cli build --eif %s", path)
                                : -1;
     }
-    if (eif_read_info(fd, path, &info, NULL, err) < 0)
+    app = eif_ramdisk_open(fd, path, 1, err);
+    if (!app && err->kind != ERR_NOT_FOUND)
         return -1;
-    app = eif_section_find(&info, EIF_RAMDISK, 1);
-    from.fd = fd;
-    from.at = app ? app->offset + 12 : 0;
-    from.left = app ? app->size : 0;
-    rc = find_in_ramdisk(&from, PACKED_MANIFEST, out, err);
+    if (app)
+        rc = find_in_ramdisk(app, path, PACKED_MANIFEST, out, err);
     if (rc < 0)
         return error_wrap(err, "looking for the manifest in %s", path);
     if (rc == 0) {

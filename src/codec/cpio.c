@@ -268,7 +268,7 @@ int cpio_writer_begin(struct cpio_writer *w, const struct cpio_entry *e, struct 
     if (check_idle(w, err) < 0 || check_name(w, e, err) < 0 || check_kind(e, err) < 0)
         return -1;
     close_dirs(&w->dirs, e->name);
-    if (!parent_is_open(&w->dirs, e->name))
+    if (!e->no_parent && !parent_is_open(&w->dirs, e->name))
         return refuse(e, err, "its parent is not a directory of the ramdisk");
     if (!e->link_group)
         ino = ++w->ino;

@@ -33,13 +33,15 @@ struct cpio_entry {
     struct slice target; /* of a symbolic link */
     uint64_t link_group; /* equal for the names of one file; 0 when there is only one name */
     uint32_t link_count; /* names in that group */
+    bool no_parent;      /* its directory is left out on purpose: codec/image_entry.h */
 
     /* Reader only. */
     uint32_t nlink;
     uint32_t ino;
     uint32_t dev_major;
     uint32_t dev_minor;
-    uint32_t archive; /* which of several, from 0: inode numbers mean nothing across them */
+    uint32_t archive;        /* which of several, from 0: inode numbers mean nothing across them */
+    struct slice capability; /* security.capability of a file; never in an archive */
 };
 
 /* ---- writing ---- */
@@ -59,10 +61,10 @@ static inline void cleanup_cpio_writer(struct cpio_writer **w)
 /*
  * Starts an entry. Names are relative, without `.`, `..` or empty parts, in strictly ascending
  * order of their bytes, and below a directory that was an entry itself (one reached through a
- * symbolic link would let an entry replace another behind the kernel's back). Returns 1 when
- * e->size bytes of content must follow through cpio_writer_data(), 0 when none do, -1 with *err.
- * None follow for anything but regular files, for empty ones, and for all members of a link group
- * but the first. Sockets and files of 4 GiB or more are refused.
+ * symbolic link would let an entry replace another behind the kernel's back) unless e->no_parent.
+ * Returns 1 when e->size bytes of content must follow through cpio_writer_data(), 0 when none do,
+ * -1 with *err. None follow for anything but regular files, for empty ones, and for all members of
+ * a link group but the first. Sockets and files of 4 GiB or more are refused.
  */
 int cpio_writer_begin(struct cpio_writer *w, const struct cpio_entry *e, struct error *err);
 /* The next piece of the content; more than the announced size is ERR_INVALID. */
@@ -103,6 +105,8 @@ static inline void cleanup_cpio_reader(struct cpio_reader **r)
  * CPIO_ENTRIES_MAX entries ERR_LIMIT.
  */
 int cpio_reader_next(struct cpio_reader *r, struct cpio_entry *out, struct error *err);
+/* Where in the input the entry's content (what was not yet asked for) begins. */
+uint64_t cpio_reader_offset(const struct cpio_reader *r);
 /*
  * The next piece of the entry's content: 1 with a piece that is valid until the next call, 0 at
  * its end, -1 with *err. The pieces make up exactly the entry's size.

@@ -251,6 +251,11 @@ int cpio_reader_next(struct cpio_reader *r, struct cpio_entry *out, struct error
     return 1;
 }
 
+uint64_t cpio_reader_offset(const struct cpio_reader *r)
+{
+    return r->offset;
+}
+
 int cpio_reader_data(struct cpio_reader *r, struct slice *piece, struct error *err)
 {
     size_t have;

@@ -2,8 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "eif/eif.h"
-#include "eif/format.h"
+#include "eif/ramdisk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 
 /* A directory whose attributes are set at the end, when nothing more is made in it. */
 struct dir {
@@ -30,7 +30,7 @@ struct link {
 };
 
 struct unpack {
-    struct cpio_reader *reader;
+    const struct unpack_source *source;
     const struct unpack_options *options;
     int root;
     struct unpack_result result;
@@ -225,6 +225,9 @@ static int set_attributes(struct unpack *u, int fd, const struct cpio_entry *e)
     if ((u->options->owners && fchown(fd, e->uid, e->gid) < 0) ||
         fchmod(fd, permissions(u, e)) < 0 || futimens(fd, times) < 0)
         return failed(u);
+    if (u->options->owners && e->capability.len > 0 &&
+        fsetxattr(fd, "security.capability", e->capability.ptr, e->capability.len, 0) < 0)
+        return failed(u);
     return 0;
 }
 
@@ -247,7 +250,7 @@ static int write_content(struct unpack *u, int fd)
     struct slice piece;
     int rc;
 
-    while ((rc = cpio_reader_data(u->reader, &piece, u->err)) > 0) {
+    while ((rc = u->source->data(u->source->arg, &piece, u->err)) > 0) {
         if (fd_write_all(fd, piece.ptr, piece.len, u->path, u->err) < 0)
             return -1;
         u->result.bytes += piece.len;
@@ -345,7 +348,7 @@ static int make_symlink(struct unpack *u, const struct cpio_entry *e)
 
     if (e->size == 0 || e->size > CPIO_TARGET_MAX)
         return bad(u, "a symbolic link with an empty or too long target");
-    while ((rc = cpio_reader_data(u->reader, &piece, u->err)) > 0) {
+    while ((rc = u->source->data(u->source->arg, &piece, u->err)) > 0) {
         memcpy(target + len, piece.ptr, piece.len);
         len += piece.len;
     }
@@ -492,19 +495,35 @@ static int unpack_all(struct unpack *u)
     struct cpio_entry e;
     int rc;
 
-    while ((rc = cpio_reader_next(u->reader, &e, u->err)) > 0)
+    while ((rc = u->source->next(u->source->arg, &e, u->err)) > 0)
         if (unpack_entry(u, &e) < 0)
             return -1;
     return rc < 0 ? -1 : finish_dirs(u);
 }
 
-int unpack_archive(struct cpio_reader *r, int dir_fd, const struct unpack_options *options,
-                   struct unpack_result *out, struct error *err)
+static int next_of_cpio(void *arg, struct cpio_entry *out, struct error *err)
+{
+    return cpio_reader_next(arg, out, err);
+}
+
+static int data_of_cpio(void *arg, struct slice *piece, struct error *err)
+{
+    return cpio_reader_data(arg, piece, err);
+}
+
+struct unpack_source unpack_from_cpio(struct cpio_reader *r)
+{
+    return (struct unpack_source){next_of_cpio, data_of_cpio, r};
+}
+
+int unpack_archive(const struct unpack_source *source, int dir_fd,
+                   const struct unpack_options *options, struct unpack_result *out,
+                   struct error *err)
 {
     struct unpack *u = xcalloc(1, sizeof(*u));
     int rc;
 
-    u->reader = r;
+    u->source = source;
     u->options = options;
     u->root = dir_fd;
     u->err = err;
@@ -523,44 +542,25 @@ int unpack_archive(struct cpio_reader *r, int dir_fd, const struct unpack_option
     return rc;
 }
 
-/* ---- out of an image ---- */
-
-struct section_source {
-    int fd;
-    off_t offset;
-    uint64_t left;
-};
-
-static ssize_t read_section(void *arg, uint8_t *ptr, size_t len, struct error *err)
+static int next_of_ramdisk(void *arg, struct cpio_entry *out, struct error *err)
 {
-    struct section_source *s = arg;
+    return eif_ramdisk_next(arg, out, err);
+}
 
-    if (len > s->left)
-        len = (size_t)s->left;
-    if (fd_pread_full(s->fd, ptr, len, s->offset, "the image's ramdisk", err) < 0)
-        return -1;
-    s->offset += (off_t)len;
-    s->left -= len;
-    return (ssize_t)len;
+static int data_of_ramdisk(void *arg, struct slice *piece, struct error *err)
+{
+    return eif_ramdisk_data(arg, piece, err);
 }
 
 int eif_unpack_ramdisk(int eif_fd, unsigned int index, int dir_fd,
                        const struct unpack_options *options, struct error *err)
 {
-    AUTO_CPIO_READER struct cpio_reader *reader = NULL;
-    const struct eif_section *section;
-    struct section_source source;
-    struct eif_info info;
+    AUTO_EIF_RAMDISK struct eif_ramdisk *disk = eif_ramdisk_open(eif_fd, "the image", index, err);
+    const struct unpack_source source = {next_of_ramdisk, data_of_ramdisk, disk};
 
-    if (eif_read_info(eif_fd, "the image", &info, NULL, err) < 0)
+    if (!disk)
         return -1;
-    section = eif_section_find(&info, EIF_RAMDISK, index);
-    if (!section)
-        return error_set(err, ERR_NOT_FOUND, "the image has no ramdisk %u", index);
-    source = (struct section_source){eif_fd, (off_t)(section->offset + EIF_SECTION_HEADER_LEN),
-                                     section->size};
-    reader = cpio_reader_new(read_section, &source);
-    if (unpack_archive(reader, dir_fd, options, NULL, err) < 0)
+    if (unpack_archive(&source, dir_fd, options, NULL, err) < 0)
         return error_wrap(err, "ramdisk %u", index);
     return 0;
 }

@@ -1,6 +1,7 @@
 #include "init/root.h"
 
 #include "base/mem.h"
+#include "init/image.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -59,12 +60,24 @@ int root_mount_dev(struct error *err)
     return 0;
 }
 
+/* The tree that the kernel unpacked, or else the image. */
+static int find_app_root(struct stat *st, struct error *err)
+{
+    if (lstat(APP_ROOT, st) == 0)
+        return 0;
+    if (errno == ENOENT && image_mount(APP_ROOT, err) < 0)
+        return -1;
+    if (lstat(APP_ROOT, st) < 0)
+        return error_sys(err, errno, "looking for the app root " APP_ROOT);
+    return 0;
+}
+
 int root_enter(struct error *err)
 {
     struct stat st;
 
-    if (lstat(APP_ROOT, &st) < 0)
-        return error_sys(err, errno, "looking for the app root " APP_ROOT);
+    if (find_app_root(&st, err) < 0)
+        return -1;
     if (!S_ISDIR(st.st_mode))
         return error_set(err, ERR_INVALID, "the app root " APP_ROOT " is not a directory");
     if (make_dir(APP_ROOT "/dev", err) < 0)

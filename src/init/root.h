@@ -12,9 +12,10 @@
 int root_mount_dev(struct error *err);
 
 /*
- * Makes /rootfs of the initramfs the root of this process and, being PID 1, of the machine, with
- * /dev moved along and working directory "/". The initramfs cannot be unmounted or pivoted away,
- * so /rootfs is bound on itself and that mount moved over it. On failure nothing is undone.
+ * Makes /rootfs of the initramfs, or without one the file system image (image.h), the root of this
+ * process and, being PID 1, of the machine, with /dev moved along and working directory "/". The
+ * initramfs cannot be unmounted or pivoted away, so /rootfs is bound on itself and that mount moved
+ * over it. On failure nothing is undone.
  */
 int root_enter(struct error *err);
 

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "codec/cmdline.h"
 #include "eif/eif.h"
+#include "eif/ramdisk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -72,16 +73,19 @@ static int check_kernel(const struct qemu_image *image, uint64_t size, const cha
     return eif_kernel_check(slice_of(head, len), false, name, err);
 }
 
-/* While the kernel unpacks its ramdisks, image and files are in memory at a time. */
-static int check_memory(const struct launch_request *req, const struct eif_info *info,
+/*
+ * While the kernel unpacks its ramdisks, image and files are in memory at a time, except of a file
+ * system image, which stays where it is.
+ */
+static int check_memory(const struct launch_request *req, int fd, const struct eif_info *info,
                         struct error *err)
 {
     uint64_t ramdisks = 0, needed;
     const struct eif_section *s;
 
     for (unsigned int i = 0; (s = eif_section_find(info, EIF_RAMDISK, i)) != NULL; i++)
-        ramdisks += s->size;
-    needed = (2 * ramdisks + KERNEL_NEEDS + MIB - 1) / MIB;
+        ramdisks += 2 * s->size - eif_ramdisk_stays(fd, s);
+    needed = (ramdisks + KERNEL_NEEDS + MIB - 1) / MIB;
     if (req->memory_mb >= needed)
         return 0;
     error_set(err, ERR_LIMIT, "%s does not fit into %u MiB: its ramdisks alone take %llu",
@@ -155,7 +159,7 @@ int qemu_image_open(const struct launch_request *req, const struct qemu_words *w
     if (eif_is_aarch64(&info))
         return error_set(err, ERR_UNSUPPORTED, "%s is for aarch64; this launcher runs x86_64",
                          req->eif_path);
-    if (check_memory(req, &info, err) < 0)
+    if (check_memory(req, fd, &info, err) < 0)
         return -1;
     out->kernel_fd = gather(fd, req->eif_path, &info, EIF_KERNEL, &kernel_size, err);
     if (out->kernel_fd >= 0 && check_kernel(out, kernel_size, req->eif_path, err) == 0 &&

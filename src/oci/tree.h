@@ -117,6 +117,7 @@ int tree_refer(struct tree *t, tree_node node, const struct stat *st, struct err
 struct tree_entry {
     struct slice path; /* without a leading '/'; valid until the next call on the walk or tree */
     tree_node node;
+    tree_node dir; /* the directory that it lies in; only from a walk */
     uint32_t mode, uid, gid, mtime;
     uint32_t nlink;      /* names of this file; 1 for directories */
     uint64_t size;       /* of a regular file */
@@ -158,6 +159,24 @@ static inline void cleanup_tree_walk(struct tree_walk **w)
 }
 #define AUTO_TREE_WALK CLEANUP(cleanup_tree_walk)
 
+/*
+ * The entries of one directory, in the order of the bytes of their names, which `path` is. The tree
+ * must not change meanwhile; any number at a time. `ino` and `first` are not set.
+ */
+struct tree_list;
+struct tree_list *tree_list_new(struct tree *t, tree_node dir) MUST_USE;
+/* False at the end. */
+bool tree_list_next(struct tree_list *l, struct tree_entry *out);
+void tree_list_free(struct tree_list *l);
+static inline void cleanup_tree_list(struct tree_list **l)
+{
+    tree_list_free(*l);
+}
+#define AUTO_TREE_LIST CLEANUP(cleanup_tree_list)
+
+/* Handles of nodes are below this number. */
+uint32_t tree_nodes(const struct tree *t);
+
 /* Reads the content of a regular file from its start. */
 struct tree_content {
     int fd;
@@ -176,12 +195,14 @@ ssize_t tree_content_read(struct tree_content *c, void *ptr, size_t len, struct 
 void tree_content_close(struct tree_content *c);
 #define AUTO_TREE_CONTENT CLEANUP(tree_content_close)
 
-/*
- * Files with security.capability cannot keep it in a ramdisk (spec/eif.md 9.2). Without `drop` the
- * first one found is an error that names it and the way out; with `drop` the capabilities are
- * forgotten and one warning says how many. Other attributes are left out with a line in the log.
- */
-int tree_capabilities(struct tree *t, bool drop, struct error *err);
+/* What becomes of file capabilities (security.capability), which newc cannot carry. */
+enum tree_capabilities {
+    TREE_CAPABILITIES_KEEP,
+    TREE_CAPABILITIES_REFUSE, /* the first file with some is an error that names the way out */
+    TREE_CAPABILITIES_DROP,   /* they are forgotten; one warning says how many */
+};
+/* Other extended attributes are left out by every format, with a line in the log. */
+int tree_capabilities(struct tree *t, enum tree_capabilities what, struct error *err);
 
 /* Live entries without the root, and bytes of content that they refer to. */
 struct tree_stats {

@@ -82,6 +82,13 @@ bool tree_lookup(struct tree *t, struct slice path, bool follow, struct tree_ent
 
 /* ---- the walk ---- */
 
+/* Pushes `d` and what is left of it: the top is the first of them. */
+static void push_left(const struct tree *t, struct ids *spine, uint32_t d)
+{
+    for (; d; d = dentry_at(t, d)->left)
+        ids_push(spine, d);
+}
+
 /* One open directory: where its part of the two stacks begins. */
 struct frame {
     uint32_t spine_base, pending_base;
@@ -98,12 +105,6 @@ struct tree_walk {
     char path[TREE_PATH_MAX + 1];
 };
 
-static void push_spine(struct tree_walk *w, uint32_t d)
-{
-    for (; d; d = dentry_at(w->t, d)->left)
-        ids_push(&w->spine, d);
-}
-
 static void enter(struct tree_walk *w, uint32_t dir)
 {
     struct slice name = dentry_name(w->t, dir);
@@ -119,7 +120,7 @@ static void enter(struct tree_walk *w, uint32_t dir)
         w->path[len++] = '/';
     }
     w->frames[w->depth++] = (struct frame){(uint32_t)w->spine.len, (uint32_t)w->pending.len, len};
-    push_spine(w, inode_of(w->t, dir)->dir.root);
+    push_left(w->t, &w->spine, inode_of(w->t, dir)->dir.root);
 }
 
 struct tree_walk *tree_walk_new(struct tree *t)
@@ -198,8 +199,9 @@ bool tree_walk_next(struct tree_walk *w, struct tree_entry *out)
             continue;
         }
         w->spine.len--;
-        push_spine(w, dentry_at(w->t, d)->right);
+        push_left(w->t, &w->spine, dentry_at(w->t, d)->right);
         tree_describe(w->t, dentry_at(w->t, d)->inode, out);
+        out->dir = dentry_at(w->t, dentry_at(w->t, d)->parent)->inode;
         if (S_ISDIR(out->mode))
             ids_push(&w->pending, d);
         memcpy(w->path + f->path_len, name.ptr, name.len);
@@ -208,6 +210,49 @@ bool tree_walk_next(struct tree_walk *w, struct tree_entry *out)
         return true;
     }
     return false;
+}
+
+/* ---- one directory ---- */
+
+struct tree_list {
+    struct tree *t;
+    struct ids spine;
+};
+
+struct tree_list *tree_list_new(struct tree *t, tree_node dir)
+{
+    struct tree_list *l = xcalloc(1, sizeof(*l));
+
+    l->t = t;
+    push_left(t, &l->spine, inode_at(t, dir)->dir.root);
+    return l;
+}
+
+bool tree_list_next(struct tree_list *l, struct tree_entry *out)
+{
+    uint32_t d;
+
+    tree_tick(l->t);
+    if (l->spine.len == 0)
+        return false;
+    d = l->spine.ptr[--l->spine.len];
+    push_left(l->t, &l->spine, dentry_at(l->t, d)->right);
+    tree_describe(l->t, dentry_at(l->t, d)->inode, out);
+    out->path = dentry_name(l->t, d);
+    return true;
+}
+
+void tree_list_free(struct tree_list *l)
+{
+    if (!l)
+        return;
+    ids_free(&l->spine);
+    free(l);
+}
+
+uint32_t tree_nodes(const struct tree *t)
+{
+    return t->inode_count;
 }
 
 /* ---- content ---- */
@@ -342,7 +387,7 @@ void tree_content_close(struct tree_content *c)
 
 /* ---- the whole ---- */
 
-int tree_capabilities(struct tree *t, bool drop, struct error *err)
+int tree_capabilities(struct tree *t, enum tree_capabilities what, struct error *err)
 {
     char text[TREE_PATH_MAX + 1];
     uint64_t count = 0, others = 0;
@@ -355,15 +400,16 @@ int tree_capabilities(struct tree *t, bool drop, struct error *err)
         if (dentry_at(t, d)->flags & DENTRY_DEAD)
             continue;
         others += n->xattrs != 0 && !(n->flags & INODE_CAPABILITY);
-        if (!(n->flags & INODE_CAPABILITY))
+        if (!(n->flags & INODE_CAPABILITY) || what == TREE_CAPABILITIES_KEEP)
             continue;
-        if (!drop) {
+        if (what == TREE_CAPABILITIES_REFUSE) {
             path = tree_path(t, d, text);
             error_set(err, ERR_UNSUPPORTED,
-                      "/%.*s carries file capabilities, which a ramdisk cannot hold", (int)path.len,
-                      (const char *)path.ptr);
-            return error_hint(err, "build with --drop-capabilities if the program can do without "
-                                   "them (the app runs as root by default)");
+                      "/%.*s carries file capabilities, which --root-format cpio cannot hold",
+                      (int)path.len, (const char *)path.ptr);
+            return error_hint(err, "build with --root-format erofs, or with --drop-capabilities if "
+                                   "the program can do without them (the app runs as root by "
+                                   "default)");
         }
         n->flags &= (uint16_t)~INODE_CAPABILITY;
         count++;

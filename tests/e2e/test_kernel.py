@@ -198,7 +198,7 @@ def test_heartbeat_is_refused(boot, platform, probe, answer, problem):
 
 @needs_vsock
 @pytest.mark.parametrize("entries,problem", [
-    ([], "looking for the app root /rootfs: No such file or directory"),
+    ([], "looking for the app root: no /rootfs, and opening /sys/firmware/initrd: No such file or directory"),
     ([file("rootfs", b"x")], "the app root /rootfs is not a directory"),
     ([directory("rootfs")], "starting /sbin/capsule-runtime: No such file or directory"),
     ([directory("rootfs"), directory("rootfs/sbin"), file("rootfs/sbin/capsule-runtime", b"junk")],
@@ -207,6 +207,21 @@ def test_heartbeat_is_refused(boot, platform, probe, answer, problem):
 ])
 def test_broken_app_root(boot, platform, entries, problem):
     console, _, _ = boot(platform + newc(file("launch.json", b"{}", 0o100644), *entries), answer=b"\xb7")
+    assert problem in init_says(console)
+    assert "Kernel panic" not in console
+
+
+@needs_vsock
+@pytest.mark.parametrize("entries,append,problem", [
+    ([file("image/rootfs.erofs", bytes(8192))], "", "looking for the app root: no /rootfs, and opening /sys/firmware/initrd: "
+     "No such file or directory"),
+    ([file("image/rootfs.erofs", bytes(8192))], "retain_initrd", "mounting the app root image/rootfs.erofs: Invalid argument"),
+    ([file("image/rootfs.other", bytes(8192))], "retain_initrd",
+     "looking for the app root: no ramdisk has /rootfs or image/rootfs.erofs"),
+])
+def test_broken_root_image(boot, platform, entries, append, problem):
+    """That a good one boots is tested in test_root_format.py."""
+    console, _, _ = boot(platform + newc(*entries, file("launch.json", b"{}", 0o100644)), answer=b"\xb7", append=append)
     assert problem in init_says(console)
     assert "Kernel panic" not in console
 

@@ -367,9 +367,9 @@ def test_strangers_on_the_heartbeat_port(vm):
 
 
 def test_image_that_does_not_fit(vm):
-    eif = vm.image("true", files={"srv/big": os.urandom(40 << 20)})
-    r = vm.start(eif, "--memory-mb", "100").ends(1, 60)
-    assert re.search(r"app.eif does not fit into 100 MiB: its ramdisks alone take 1\d\d\n", r.stderr())
+    eif = vm.image("true", files={"srv/big": os.urandom(48 << 20)})
+    r = vm.start(eif, "--memory-mb", "64").ends(1, 60)
+    assert re.search(r"app.eif does not fit into 64 MiB: its ramdisks alone take \d\d\n", r.stderr())
     assert "hint: give it more with --memory-mb" in r.stderr()
 
 

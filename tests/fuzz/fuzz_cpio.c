@@ -94,6 +94,7 @@ static void unpack(struct slice s)
 {
     AUTO_CPIO_READER struct cpio_reader *r = cpio_reader_new(from_slice, &s);
     char dir[] = "/tmp/capsule-fuzz.XXXXXX", in[sizeof(dir) + 3];
+    const struct unpack_source source = unpack_from_cpio(r);
     const struct unpack_options options = {0};
     struct error err;
     struct dirent *e;
@@ -106,7 +107,7 @@ static void unpack(struct slice s)
     if (mkdir(in, 0700) < 0)
         abort();
     fd = open(in, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    unpack_archive(r, fd, &options, NULL, &err);
+    unpack_archive(&source, fd, &options, NULL, &err);
     fd_close(&fd);
     d = opendir(dir);
     while (d && (e = readdir(d)) != NULL)

@@ -311,17 +311,17 @@ static void test_capabilities_are_refused_or_dropped(void **state)
     assert_true(tree_next_xattr(t, node, &cursor, &name, &value));
     assert_true(slice_equal_str(name, "user.a"));
     assert_false(tree_next_xattr(t, node, &cursor, &name, &value));
-    assert_int_equal(tree_capabilities(t, false, &err), -1);
+    assert_int_equal(tree_capabilities(t, TREE_CAPABILITIES_REFUSE, &err), -1);
     assert_non_null(strstr(err.msg, "/bin/ping"));
     assert_non_null(strstr(err.hint, "--drop-capabilities"));
-    assert_ok(tree_capabilities(t, true, &err));
-    assert_ok(tree_capabilities(t, false, &err));
+    assert_ok(tree_capabilities(t, TREE_CAPABILITIES_DROP, &err));
+    assert_ok(tree_capabilities(t, TREE_CAPABILITIES_REFUSE, &err));
     assert_true(tree_lookup(t, slice_str("bin/ping"), false, &e));
     assert_false(e.capability);
     /* A file that a later layer replaced does not count. */
     assert_ok(tree_add_xattr(t, node, slice_str("security.capability"), slice_of("\0\1", 2), &err));
     put_file(t, "bin/ping", "x");
-    assert_ok(tree_capabilities(t, false, &err));
+    assert_ok(tree_capabilities(t, TREE_CAPABILITIES_REFUSE, &err));
 }
 
 static void test_lookup_follows_inside(void **state)

@@ -119,6 +119,7 @@ static int unpack_raw(struct place *p, const struct raw *entries, const struct u
 {
     AUTO_CPIO_READER struct cpio_reader *r = NULL;
     AUTO_BUF struct buf b = BUF(1 << 16);
+    struct unpack_source source;
     struct slice s;
 
     for (; entries->name; entries++)
@@ -126,7 +127,8 @@ static int unpack_raw(struct place *p, const struct raw *entries, const struct u
     put_raw(&b, &(struct raw){"TRAILER!!!", 0, NULL, 0, 1});
     s = buf_slice(&b);
     r = cpio_reader_new(from_slice, &s);
-    return unpack_archive(r, p->in, o, result, err);
+    source = unpack_from_cpio(r);
+    return unpack_archive(&source, p->in, o, result, err);
 }
 
 /* ---- the image of the vectors ---- */
@@ -180,6 +182,7 @@ static void test_whole_ramdisk_without_devices(void **state)
     AUTO_BUF struct buf bytes = {0};
     AUTO_CPIO_READER struct cpio_reader *r = NULL;
     struct unpack_result result;
+    struct unpack_source source;
     AUTO_PLACE struct place p;
     struct error err;
     struct slice s;
@@ -188,7 +191,8 @@ static void test_whole_ramdisk_without_devices(void **state)
     s = vectors_base64(json_array_get(json_object_get(root, "cpio"), 1), "archive_base64", &bytes);
     place_set_up(&p);
     r = cpio_reader_new(from_slice, &s);
-    assert_ok(unpack_archive(r, p.in, &(struct unpack_options){0}, &result, &err));
+    source = unpack_from_cpio(r);
+    assert_ok(unpack_archive(&source, p.in, &(struct unpack_options){0}, &result, &err));
     assert_int_equal(result.entries, 11);
     assert_int_equal(result.skipped, 1);
     assert_content(p.in, "cmd", "/bin/app\n--flag\n");

@@ -96,7 +96,7 @@ static int dump(const char *reference, bool amend, bool config, bool drop, struc
 
     if (image_options_default(&options, err) < 0 || image_load(reference, &options, &im, err) < 0)
         return -1;
-    if (drop && tree_capabilities(im.tree, true, err) < 0)
+    if (drop && tree_capabilities(im.tree, TREE_CAPABILITIES_DROP, err) < 0)
         return -1;
     if (amend) {
         a.runtime_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
