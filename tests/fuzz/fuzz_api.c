@@ -166,15 +166,19 @@ static int dial(uint16_t port)
     const struct linger reset = {.l_onoff = 1};
     struct sockaddr_in sa = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), rc;
 
-    check(fd >= 0);
-    /* Other programs of the machine may hold every port for a moment. */
-    while ((rc = connect(fd, (struct sockaddr *)&sa, sizeof(sa))) < 0 && errno == EADDRNOTAVAIL)
-        usleep(10000);
-    check(rc == 0);
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-    return fd;
+    for (;;) {
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        check(fd >= 0);
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+        if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0)
+            return fd;
+        /* The fuzzer's timer, or other programs that hold every port for a moment. */
+        check(errno == EINTR || errno == EADDRNOTAVAIL);
+        fd_close(&fd);
+        usleep(1000);
+    }
 }
 
 static void send_piece(int fd, const uint8_t *data, size_t size)
