@@ -18,6 +18,7 @@
 #define EARLY_PAUSE_MS  2000
 #define DOUBT_PAUSE_MS  5000
 #define DISAGREEMENT_NS INT64_C(10000000000)
+#define DRIFT_MAX_NS    INT64_C(500000000) /* in a round; more is a jump and no rate */
 
 struct clock_client {
     struct clock_client_spec spec;
@@ -33,6 +34,9 @@ struct clock_client {
     struct clock_sample best;
     bool has_best;
     int64_t expected_ns; /* the offset this round should find */
+    /* For the rate: the offset that the last round left, what of it was still to be slewed, when.
+     */
+    int64_t left_ns, pending_ns, left_at_ns;
     int64_t last_good_ms;
     unsigned early_failures;
     struct clock_client_stats stats;
@@ -82,6 +86,42 @@ static int slew_clock(int64_t offset)
     return adjtimex(&tx) < 0 ? -1 : 0;
 }
 
+/* What an earlier slew has not done yet. */
+static int64_t slew_pending(void)
+{
+    struct timex tx = {.modes = ADJ_OFFSET_SS_READ};
+
+    return adjtimex(&tx) < 0 ? 0 : (int64_t)tx.offset * 1000;
+}
+
+/*
+ * A clock that runs fast or slow is off again at every round, the more the longer the interval. So
+ * what a round finds beside what the last one left goes into the clock's rate: half of it, because
+ * a part of it is the noise of the measurement. The kernel bounds the rate to 500 ppm.
+ */
+static void correct_rate(struct clock_client *c, int64_t offset)
+{
+    int64_t elapsed = clock_mono_ns() - c->left_at_ns;
+    int64_t expected = c->left_ns - (c->pending_ns - slew_pending());
+    __int128 drift = (__int128)offset - expected;
+    struct timex tx = {0};
+
+    if (elapsed <= 0 || drift > DRIFT_MAX_NS || drift < -DRIFT_MAX_NS || adjtimex(&tx) < 0)
+        return;
+    /* Units of 2^-16 ppm. */
+    tx.freq += (long)(drift * 1000000 * 65536 / elapsed / 2);
+    tx.modes = ADJ_FREQUENCY;
+    if (adjtimex(&tx) < 0)
+        log_debug("clock", "cannot set the rate", kv_str("reason", strerror(errno)));
+}
+
+static void note_left(struct clock_client *c, int64_t left)
+{
+    c->left_ns = left;
+    c->pending_ns = slew_pending();
+    c->left_at_ns = clock_mono_ns();
+}
+
 /* Returns the offset that the next round should find. */
 static int64_t apply(struct clock_client *c, int64_t offset)
 {
@@ -91,8 +131,11 @@ static int64_t apply(struct clock_client *c, int64_t offset)
 
     if (c->spec.measure_only)
         return offset;
+    if (c->stats.synced)
+        correct_rate(c, offset);
     switch (action) {
     case CLOCK_KEEP:
+        note_left(c, offset);
         return 0;
     case CLOCK_SLEW:
         rc = slew_clock(offset);
@@ -109,6 +152,7 @@ static int64_t apply(struct clock_client *c, int64_t offset)
     }
     if (rc < 0)
         log_warn("clock", "cannot set the clock", kv_str("reason", strerror(errno)));
+    note_left(c, rc == 0 && action == CLOCK_STEP ? 0 : offset);
     return rc < 0 ? offset : 0;
 }
 

@@ -169,6 +169,8 @@ def test_clock_that_is_wrong_and_drifts(vm):
     assert 590e6 < first < 700e6, rounds()
     assert b"info clock: stepped" in r.stdout()
     assert max(abs(x) for x in later[4:]) < 2000, rounds()
+    # The clock's rate has been corrected, too: at 300 ppm four rounds are more than a millisecond apart.
+    assert max(later[9:]) - min(later[9:]) < 600, rounds()
     r.process.send_signal(signal.SIGTERM)
     r.ends(128 + signal.SIGTERM, SECONDS)
 
