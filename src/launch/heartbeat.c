@@ -1,8 +1,9 @@
-#include "launch/qemu_heartbeat.h"
+#include "launch/heartbeat.h"
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "vsock/addr.h"
 
 #include <errno.h>
@@ -70,6 +71,16 @@ int heartbeat_listen_vsock(struct heartbeat *h, uint32_t cid, int lock_ms,
             return error_set(err, ERR_INTERNAL, "stopped while waiting for another enclave");
         poll(NULL, 0, LOCK_PAUSE_MS);
     }
+}
+
+int64_t heartbeat_limit_ms(uint64_t secs)
+{
+    const char *given = getenv(HEARTBEAT_VARIABLE);
+    uint64_t n;
+
+    if (given && parse_u64(slice_str(given), 86400, &n) == 0 && n > 0)
+        secs = n;
+    return (int64_t)secs * 1000;
 }
 
 size_t heartbeat_poll_set(const struct heartbeat *h, struct pollfd *fds)
