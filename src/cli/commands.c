@@ -13,7 +13,6 @@ extern const struct subcommand cmd_schema;
 extern const struct subcommand cmd_validate;
 
 const struct subcommand *const cli_subcommands[] = {
-    &cmd_build,  &cmd_run, &cmd_doctor,   &cmd_attest,
-    &cmd_client, &cmd_eif, &cmd_validate, &cmd_explain,
-    &cmd_schema, NULL,
+    &cmd_build, &cmd_run,      &cmd_doctor,  &cmd_attest, &cmd_client,
+    &cmd_eif,   &cmd_validate, &cmd_explain, &cmd_schema, NULL,
 };

@@ -39,6 +39,9 @@ int heartbeat_listen_unix(struct heartbeat *h, const char *carrier_dir, struct e
  */
 int heartbeat_listen_vsock(struct heartbeat *h, uint32_t cid, int lock_ms,
                            bool (*keep_going)(void *arg), void *arg, struct error *err);
+/* Only the right to start an enclave, for a launcher that leaves the port to another program. */
+int heartbeat_lock_start(struct heartbeat *h, int lock_ms, bool (*keep_going)(void *arg), void *arg,
+                         struct error *err);
 /* How long to wait for it: what the environment's HEARTBEAT_VARIABLE says, else `secs`. */
 int64_t heartbeat_limit_ms(uint64_t secs);
 /* What to poll for: fills at most HEARTBEAT_FDS entries and returns how many. */

@@ -2,32 +2,11 @@
 
 #include "base/slice.h"
 #include "launch/nitro.h"
+#include "launch/nitro_cli.h"
 #include "launch/qemu.h"
 #include "launch/sandbox.h"
 
 #include <string.h>
-
-/* A launcher that a later version brings is known by name, so that the message is clear. */
-static int probe_absent(struct error *err)
-{
-    error_set(err, ERR_UNSUPPORTED, "not available in this version");
-    return error_hint(err, "use --launcher nitro on a Nitro instance, or sandbox for development");
-}
-
-static int start_absent(const struct launch_request *req, struct launched **out, struct error *err)
-{
-    (void)req;
-    (void)out;
-    return probe_absent(err);
-}
-
-static const struct launcher_ops nitro_cli_launcher = {
-    .name = "nitro-cli",
-    .summary = "AWS Nitro Enclaves through nitro-cli (not available in this version)",
-    .confidential = true,
-    .probe = probe_absent,
-    .start = start_absent,
-};
 
 const struct launcher_ops *const launchers_all[] = {
     &nitro_launcher, &nitro_cli_launcher, &qemu_launcher, &sandbox_launcher, NULL,

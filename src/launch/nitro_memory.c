@@ -50,8 +50,9 @@ static int populate(uint8_t *ptr, uint64_t size, uint64_t page)
 /* One more mapping. False: there are not as many pages of that size. */
 static bool map_one(struct nitro_memory *m, const struct page_size *s, uint64_t size, int node)
 {
+    /* The descriptor is not looked at. */
     uint8_t *ptr = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | s->flags, -1, 0);
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | s->flags, 0, 0);
 
     if (ptr == MAP_FAILED)
         return false;

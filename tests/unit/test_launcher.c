@@ -103,6 +103,7 @@ static void test_driver_errors_are_sentences(void **state)
 
 static void test_launchers_by_name(void **state)
 {
+    AUTO_FREE char *path = xstrdup(getenv("PATH"));
     struct error err = {0};
     const struct launcher_ops *l = launcher_find("sandbox", &err);
 
@@ -114,9 +115,11 @@ static void test_launchers_by_name(void **state)
     assert_int_equal(err.kind, ERR_USAGE);
     assert_string_equal(err.msg, "docker: no such launcher; there are auto, nitro, nitro-cli, "
                                  "qemu, sandbox");
+    setenv("PATH", "/nowhere", 1);
     assert_null(launcher_choose("nitro-cli", &err));
-    assert_int_equal(err.kind, ERR_UNSUPPORTED);
-    assert_string_equal(err.msg, "launcher nitro-cli: not available in this version");
+    setenv("PATH", path, 1);
+    assert_int_equal(err.kind, ERR_NOT_FOUND);
+    assert_string_equal(err.msg, "launcher nitro-cli: nitro-cli is not installed");
 }
 
 /* ---- identities ---- */

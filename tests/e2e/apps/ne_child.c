@@ -76,7 +76,7 @@ int child_run(void)
                                        .cid = opt.cid,
                                        .debug = opt.debug};
     struct error err = {0};
-    const struct launcher_ops *ops = launcher_choose("nitro", &err);
+    const struct launcher_ops *ops = launcher_choose(opt.launcher, &err);
     struct launched *l = NULL;
     int status = 0;
 
@@ -86,7 +86,8 @@ int child_run(void)
     }
     say("started");
     if (opt.stop) {
-        ops->terminate(l, &err);
+        if (ops->terminate(l, &err) < 0)
+            error_print("ne_supervisor", &err);
     } else {
         wait_for_end(ops, l);
         if (ops->explain(l, &err))

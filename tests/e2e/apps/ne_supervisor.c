@@ -5,9 +5,10 @@
  *
  *   ne_supervisor [--root DIR] --eif FILE [--cpus N] [--memory MIB] [--fail COMMAND:ERRNO:NTH[+]]
  *                 [--beat MODE] [--large N] [--small N] [--debug] [--stop]
+ *                 [--launcher NAME]
  *   ne_supervisor --root DIR -- PROGRAM [ARGUMENT]...
  *
- * The first form starts the launcher `nitro`, the second any program. What happened is printed, a
+ * The first form starts a launcher, `nitro`, the second any program. What happened is printed, a
  * line each; exit status 99 when a rule was broken, else the launcher's.
  */
 #include "ne_supervisor.h"
@@ -36,8 +37,13 @@
 
 #define SOCKETS_MAX 256 /* descriptors of the launcher's that may be a vsock */
 
-struct options opt = {
-    .cpus = 2, .memory = 64, .cid = 16, .beat = "good", .small = 4096, .thread = 2};
+struct options opt = {.cpus = 2,
+                      .memory = 64,
+                      .cid = 16,
+                      .beat = "good",
+                      .small = 4096,
+                      .launcher = "nitro",
+                      .thread = 2};
 
 static bool broken;
 static int notify = -1;
@@ -400,11 +406,19 @@ static void parse_fail(char *text)
 
 static void parse(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"root", 1, NULL, 'r'},   {"eif", 1, NULL, 'e'},   {"cpus", 1, NULL, 'c'},
-        {"memory", 1, NULL, 'm'}, {"fail", 1, NULL, 'f'},  {"beat", 1, NULL, 'b'},
-        {"large", 1, NULL, 'l'},  {"small", 1, NULL, 's'}, {"debug", 0, NULL, 'd'},
-        {"stop", 0, NULL, 'x'},   {"cid", 1, NULL, 'i'},   {0}};
+    static const struct option options[] = {{"root", 1, NULL, 'r'},
+                                            {"eif", 1, NULL, 'e'},
+                                            {"cpus", 1, NULL, 'c'},
+                                            {"memory", 1, NULL, 'm'},
+                                            {"fail", 1, NULL, 'f'},
+                                            {"beat", 1, NULL, 'b'},
+                                            {"large", 1, NULL, 'l'},
+                                            {"small", 1, NULL, 's'},
+                                            {"debug", 0, NULL, 'd'},
+                                            {"stop", 0, NULL, 'x'},
+                                            {"cid", 1, NULL, 'i'},
+                                            {"launcher", 1, NULL, 'n'},
+                                            {0}};
     int c;
 
     while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1)
@@ -438,6 +452,9 @@ static void parse(int argc, char **argv)
             break;
         case 'x':
             opt.stop = true;
+            break;
+        case 'n':
+            opt.launcher = optarg;
             break;
         case 'i':
             opt.cid = (unsigned int)atoi(optarg);

@@ -15,6 +15,7 @@
 struct options {
     const char *root; /* in front of /dev/nitro_enclaves and of what the driver has in /sys */
     const char *eif;
+    const char *launcher;
     unsigned int cpus, memory, cid;
     bool debug;
     bool stop;           /* end the enclave once it has started */
