@@ -5,6 +5,7 @@
 extern const struct subcommand cmd_attest;
 extern const struct subcommand cmd_build;
 extern const struct subcommand cmd_client;
+extern const struct subcommand cmd_doctor;
 extern const struct subcommand cmd_eif;
 extern const struct subcommand cmd_explain;
 extern const struct subcommand cmd_run;
@@ -12,6 +13,6 @@ extern const struct subcommand cmd_schema;
 extern const struct subcommand cmd_validate;
 
 const struct subcommand *const cli_subcommands[] = {
-    &cmd_build,    &cmd_run,     &cmd_attest, &cmd_client, &cmd_eif,
-    &cmd_validate, &cmd_explain, &cmd_schema, NULL,
+    &cmd_build, &cmd_run,      &cmd_doctor,  &cmd_attest, &cmd_client,
+    &cmd_eif,   &cmd_validate, &cmd_explain, &cmd_schema, NULL,
 };

@@ -1,52 +1,25 @@
 #include "launch/launcher.h"
 
 #include "base/slice.h"
+#include "launch/nitro.h"
+#include "launch/nitro_cli.h"
 #include "launch/qemu.h"
 #include "launch/sandbox.h"
 
 #include <string.h>
 
-/* The launchers that later versions bring are known by name, so that the message is clear. */
-static int probe_absent(struct error *err)
-{
-    error_set(err, ERR_UNSUPPORTED, "not available in this version");
-    return error_hint(err, "use --launcher sandbox for development");
-}
-
-static int start_absent(const struct launch_request *req, struct launched **out, struct error *err)
-{
-    (void)req;
-    (void)out;
-    return probe_absent(err);
-}
-
-static const struct launcher_ops nitro_launcher = {
-    .name = "nitro",
-    .summary = "AWS Nitro Enclaves through /dev/nitro_enclaves (not available in this version)",
-    .confidential = true,
-    .probe = probe_absent,
-    .start = start_absent,
+const struct launcher_ops *const launchers_all[] = {
+    &nitro_launcher, &nitro_cli_launcher, &qemu_launcher, &sandbox_launcher, NULL,
 };
-static const struct launcher_ops nitro_cli_launcher = {
-    .name = "nitro-cli",
-    .summary = "AWS Nitro Enclaves through nitro-cli (not available in this version)",
-    .confidential = true,
-    .probe = probe_absent,
-    .start = start_absent,
-};
-
-/* In the order of preference. */
-static const struct launcher_ops *const launchers[] = {&nitro_launcher, &nitro_cli_launcher,
-                                                       &qemu_launcher, &sandbox_launcher};
 
 const struct launcher_ops *launcher_find(const char *name, struct error *err)
 {
     AUTO_BUF struct buf names = BUF(256);
 
-    for (size_t i = 0; i < ARRAY_LEN(launchers); i++) {
-        if (strcmp(launchers[i]->name, name) == 0)
-            return launchers[i];
-        if (buf_printf(&names, ", %s", launchers[i]->name) < 0)
+    for (const struct launcher_ops *const *l = launchers_all; *l; l++) {
+        if (strcmp((*l)->name, name) == 0)
+            return *l;
+        if (buf_printf(&names, ", %s", (*l)->name) < 0)
             break;
     }
     error_set(err, ERR_USAGE, "%s: no such launcher; there are auto%s", name, buf_cstr(&names));
@@ -66,8 +39,8 @@ const struct launcher_ops *launcher_auto(struct error *err)
     AUTO_BUF struct buf reasons = BUF(4096);
     struct error why = {0};
 
-    for (size_t i = 0; i < ARRAY_LEN(launchers); i++) {
-        const struct launcher_ops *l = launchers[i];
+    for (size_t i = 0; launchers_all[i]; i++) {
+        const struct launcher_ops *l = launchers_all[i];
 
         if (l->probe(&why) == 0) {
             if (!l->recommend || l->recommend(&why) == 0)

@@ -44,6 +44,10 @@ struct launch_request {
 /* One started enclave; each launcher has its own form of it. */
 struct launched;
 
+/* One line of what examine() finds; `found` is "" where there is nothing to say. */
+typedef void launcher_said(void *arg, const char *what, const char *found,
+                           const struct error *fault);
+
 struct launcher_ops {
     const char *name;
     const char *summary; /* one line for `--launcher help` and docs */
@@ -59,6 +63,12 @@ struct launcher_ops {
     bool (*cid_taken)(uint32_t cid);
     /* Can this machine use it? 0, or -1 and one sentence why not (with a hint where one exists). */
     int (*probe)(struct error *err);
+    /*
+     * For `capsule-cli doctor`: goes through everything it needs, calling `said` once a thing: what
+     * was found, and the fault with the hint that mends it, or NULL. Changes nothing. NULL: probe()
+     * tells all.
+     */
+    void (*examine)(launcher_said *said, void *arg);
     /*
      * Asked by launcher_auto() after probe(): 0, or -1 and one sentence why another one suits this
      * machine better. NULL: whatever can, should.
@@ -97,6 +107,9 @@ struct launcher_ops {
     /* Terminates if that has not happened, and frees. NULL is fine. */
     void (*free)(struct launched *l);
 };
+
+/* All launchers in the order of preference; NULL-terminated. */
+extern const struct launcher_ops *const launchers_all[];
 
 /* The launcher of that name. NULL, with err listing the names, when there is none. */
 const struct launcher_ops *launcher_find(const char *name, struct error *err);

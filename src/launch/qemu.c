@@ -2,9 +2,8 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/text.h"
+#include "launch/heartbeat.h"
 #include "launch/qemu_console.h"
-#include "launch/qemu_heartbeat.h"
 #include "launch/qemu_host.h"
 #include "launch/qemu_image.h"
 #include "launch/qemu_machine.h"
@@ -18,7 +17,6 @@
  */
 #define HEARTBEAT_SECS        180u
 #define HEARTBEAT_MIB_PER_SEC 4u
-#define HEARTBEAT_VARIABLE    "CAPSULE_HEARTBEAT_SECS"
 #define START_LOCK_MS         120000
 #define TICK_MS               50
 
@@ -77,12 +75,8 @@ static void warn_mode(bool kvm, const char *why)
 
 static int64_t heartbeat_ms(const struct launched *l)
 {
-    const char *given = getenv(HEARTBEAT_VARIABLE);
-    uint64_t secs;
-
-    if (!given || parse_u64(slice_str(given), 86400, &secs) < 0 || secs == 0)
-        secs = HEARTBEAT_SECS + (l->image.initrd_size >> 20) / HEARTBEAT_MIB_PER_SEC;
-    return (int64_t)secs * 1000;
+    return heartbeat_limit_ms(HEARTBEAT_SECS +
+                              (l->image.initrd_size >> 20) / HEARTBEAT_MIB_PER_SEC);
 }
 
 /* The machine ended, or hangs, before it said that it is up. */

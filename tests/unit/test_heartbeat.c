@@ -3,7 +3,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
-#include "launch/qemu_heartbeat.h"
+#include "launch/heartbeat.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -4,6 +4,8 @@
 #include "launch/carrier_dir.h"
 #include "launch/idmap.h"
 #include "launch/launcher.h"
+#include "launch/nitro_device.h"
+#include "launch/nitro_host.h"
 #include "launch/sandbox_cgroup.h"
 #include "launch/sandbox_console.h"
 
@@ -65,8 +67,43 @@ static void make_dir(const struct place *p, const char *name)
 
 /* ---- launchers ---- */
 
+static void test_cpu_lists(void **state)
+{
+    static const struct {
+        const char *text;
+        int rc;
+        unsigned int count, first;
+    } cases[] = {{"", 0, 0, 0},     {"0", 0, 1, 0},        {"2,3,6-9", 0, 6, 2}, {"4-4", 0, 1, 4},
+                 {"2,", -1, 0, 0},  {"2,,3", -1, 0, 0},    {"-3", -1, 0, 0},     {"3-", -1, 0, 0},
+                 {"5-2", -1, 0, 0}, {"1-65536", -1, 0, 0}, {"1-2-3", -1, 0, 0},  {" 1", -1, 0, 0}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        unsigned int count, first;
+
+        assert_int_equal(nitro_cpu_list(slice_str(cases[i].text), &count, &first), cases[i].rc);
+        if (cases[i].rc == 0) {
+            assert_int_equal(count, cases[i].count);
+            assert_int_equal(first, cases[i].first);
+        }
+    }
+}
+
+static void test_driver_errors_are_sentences(void **state)
+{
+    (void)state;
+    for (int sys = 256; sys <= 275; sys++) {
+        struct error err = {0};
+
+        nitro_error(&err, sys, "x");
+        assert_int_equal(err.sys, sys);
+        assert_null(strstr(err.msg, "nknown"));
+    }
+}
+
 static void test_launchers_by_name(void **state)
 {
+    AUTO_FREE char *path = xstrdup(getenv("PATH"));
     struct error err = {0};
     const struct launcher_ops *l = launcher_find("sandbox", &err);
 
@@ -78,9 +115,11 @@ static void test_launchers_by_name(void **state)
     assert_int_equal(err.kind, ERR_USAGE);
     assert_string_equal(err.msg, "docker: no such launcher; there are auto, nitro, nitro-cli, "
                                  "qemu, sandbox");
-    assert_null(launcher_choose("nitro", &err));
-    assert_int_equal(err.kind, ERR_UNSUPPORTED);
-    assert_string_equal(err.msg, "launcher nitro: not available in this version");
+    setenv("PATH", "/nowhere", 1);
+    assert_null(launcher_choose("nitro-cli", &err));
+    setenv("PATH", path, 1);
+    assert_int_equal(err.kind, ERR_NOT_FOUND);
+    assert_string_equal(err.msg, "launcher nitro-cli: nitro-cli is not installed");
 }
 
 /* ---- identities ---- */
@@ -375,6 +414,8 @@ static void test_console_lines(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cpu_lists),
+        cmocka_unit_test(test_driver_errors_are_sentences),
         cmocka_unit_test(test_launchers_by_name),
         cmocka_unit_test_setup_teardown(test_root_gets_ids_of_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(test_user_gets_the_subordinate_range, setup, teardown),

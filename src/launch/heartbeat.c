@@ -1,8 +1,9 @@
-#include "launch/qemu_heartbeat.h"
+#include "launch/heartbeat.h"
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "vsock/addr.h"
 
 #include <errno.h>
@@ -42,23 +43,23 @@ static int listen_vsock(uint32_t port)
     return -1;
 }
 
-int heartbeat_listen_vsock(struct heartbeat *h, uint32_t cid, int lock_ms,
-                           bool (*keep_going)(void *arg), void *arg, struct error *err)
+/* The lock, and then with `listening` the heartbeat's port. */
+static int take_ports(struct heartbeat *h, bool listening, int lock_ms,
+                      bool (*keep_going)(void *arg), void *arg, struct error *err)
 {
     const int64_t deadline = clock_mono_ms() + lock_ms;
     bool told = false;
 
-    h->cid = cid;
     for (;;) {
         if (h->lock_fd < 0)
             h->lock_fd = listen_vsock(VSOCK_PORT_START_LOCK);
-        if (h->lock_fd >= 0)
+        if (h->lock_fd >= 0 && listening)
             h->listen_fd = listen_vsock(HEARTBEAT_PORT);
-        if (h->listen_fd >= 0)
+        if (listening ? h->listen_fd >= 0 : h->lock_fd >= 0)
             return 0;
         if (errno != EADDRINUSE)
-            return error_sys(err, errno, "listening for the heartbeat on vsock port %u",
-                             HEARTBEAT_PORT);
+            return error_sys(err, errno, "listening on vsock port %u",
+                             h->lock_fd < 0 ? VSOCK_PORT_START_LOCK : HEARTBEAT_PORT);
         if (clock_mono_ms() >= deadline)
             return error_set(err, ERR_TIMEOUT,
                              "another enclave has been starting on this machine for %d s",
@@ -70,6 +71,29 @@ int heartbeat_listen_vsock(struct heartbeat *h, uint32_t cid, int lock_ms,
             return error_set(err, ERR_INTERNAL, "stopped while waiting for another enclave");
         poll(NULL, 0, LOCK_PAUSE_MS);
     }
+}
+
+int heartbeat_listen_vsock(struct heartbeat *h, uint32_t cid, int lock_ms,
+                           bool (*keep_going)(void *arg), void *arg, struct error *err)
+{
+    h->cid = cid;
+    return take_ports(h, true, lock_ms, keep_going, arg, err);
+}
+
+int heartbeat_lock_start(struct heartbeat *h, int lock_ms, bool (*keep_going)(void *arg), void *arg,
+                         struct error *err)
+{
+    return take_ports(h, false, lock_ms, keep_going, arg, err);
+}
+
+int64_t heartbeat_limit_ms(uint64_t secs)
+{
+    const char *given = getenv(HEARTBEAT_VARIABLE);
+    uint64_t n;
+
+    if (given && parse_u64(slice_str(given), 86400, &n) == 0 && n > 0)
+        secs = n;
+    return (int64_t)secs * 1000;
 }
 
 size_t heartbeat_poll_set(const struct heartbeat *h, struct pollfd *fds)

@@ -3,8 +3,8 @@
  * port 9000, sends 0xB7 and reads 0xB7 back. Whoever else comes by, says something else or nothing
  * at all, delays nobody and is sent away.
  */
-#ifndef CAPSULE_LAUNCH_QEMU_HEARTBEAT_H
-#define CAPSULE_LAUNCH_QEMU_HEARTBEAT_H
+#ifndef CAPSULE_LAUNCH_HEARTBEAT_H
+#define CAPSULE_LAUNCH_HEARTBEAT_H
 
 #include "base/error.h"
 
@@ -17,6 +17,8 @@
 #define HEARTBEAT_BYTE  0xb7
 #define HEARTBEAT_PEERS 8 /* connected and silent at a time; another one replaces the oldest */
 #define HEARTBEAT_FDS   (1 + HEARTBEAT_PEERS)
+
+#define HEARTBEAT_VARIABLE "CAPSULE_HEARTBEAT_SECS"
 
 struct heartbeat {
     int listen_fd;
@@ -37,6 +39,11 @@ int heartbeat_listen_unix(struct heartbeat *h, const char *carrier_dir, struct e
  */
 int heartbeat_listen_vsock(struct heartbeat *h, uint32_t cid, int lock_ms,
                            bool (*keep_going)(void *arg), void *arg, struct error *err);
+/* Only the right to start an enclave, for a launcher that leaves the port to another program. */
+int heartbeat_lock_start(struct heartbeat *h, int lock_ms, bool (*keep_going)(void *arg), void *arg,
+                         struct error *err);
+/* How long to wait for it: what the environment's HEARTBEAT_VARIABLE says, else `secs`. */
+int64_t heartbeat_limit_ms(uint64_t secs);
 /* What to poll for: fills at most HEARTBEAT_FDS entries and returns how many. */
 size_t heartbeat_poll_set(const struct heartbeat *h, struct pollfd *fds);
 /* Goes through what is there, without blocking. True once a heartbeat was received and answered. */
