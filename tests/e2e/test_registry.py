@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import pathlib
+import pty
 import re
 import socket
 import stat
@@ -472,3 +473,35 @@ def test_nobody_there(home):
 def test_references_that_are_none(reference, home):
     r = dump(reference, home)
     assert r.returncode == 1 and reference in r.stderr, r.stderr
+
+
+def test_bars_on_a_terminal_and_lines_elsewhere(registry, layout, home):
+    """The second half of a layer comes when the bar of the first has been seen."""
+    seen = threading.Event()
+
+    def slow(h):
+        h.answer(200, layout.big[:1 << 20], length=len(layout.big))
+        h.wfile.flush()
+        assert seen.wait(30)
+        h.wfile.write(layout.big[1 << 20:])
+        return True
+
+    registry.rules = [always(big_of(layout), slow)]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([DUMP, f"docker://{registry.host}/team/app:t"], stdout=subprocess.DEVNULL, stderr=theirs, env=home)
+    os.close(theirs)
+    shown = b""
+    try:
+        while b"[####" not in shown:
+            shown += os.read(ours, 4096)
+        seen.set()
+        while b"peak-kib" not in shown:
+            shown += os.read(ours, 4096)
+    finally:
+        seen.set()
+        os.close(ours)
+        assert process.wait(30) == 0
+    assert b" of %d KiB" % (len(layout.big) >> 10) in shown and b"\x1b[1A\x1b[J" in shown
+    registry.rules = []
+    said = pulled(registry, home).stderr
+    assert said.count("image: pulled ") == 2 and "[#" not in said and "\x1b" not in said
