@@ -224,11 +224,16 @@ static void trust(CURL *c, const struct registry_certs *certs, bool verify)
 /* A handle with what all transfers have in common. */
 static CURL *new_curl(const struct registry *r, const char *url, bool home)
 {
+    AUTO_FREE char *origin = origin_of(url);
+    const char *host = origin ? strstr(origin, "://") + 3 : "";
     CURL *c = curl_easy_init();
 
     if (!c)
         abort();
     curl_easy_setopt(c, CURLOPT_URL, url);
+    /* No proxy knows our loopback. */
+    if (reference_host_is_loopback(host))
+        curl_easy_setopt(c, CURLOPT_PROXY, "");
     curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(c, CURLOPT_USERAGENT, "capsule-cli");
@@ -562,7 +567,10 @@ static size_t drop_body(char *ptr, size_t size, size_t count, void *arg)
     return size * count > REFUSAL_MAX ? 0 : size * count;
 }
 
-/* Whether plain HTTP is spoken there: servers with TLS say 400 or hang up. Nothing is told. */
+/*
+ * Whether plain HTTP is spoken there: servers with TLS say 400, redirect or hang up. No secret is
+ * told.
+ */
 static bool speaks_http(const struct registry *r)
 {
     AUTO_FREE char *url = xasprintf("http://%s/v2/", r->host);
@@ -574,7 +582,7 @@ static bool speaks_http(const struct registry *r)
     curl_easy_perform(c);
     curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_cleanup(c);
-    return status != 0 && status != 400;
+    return status != 0 && status != 400 && status / 100 != 3;
 }
 
 int registry_open(struct registry *r, const char *host, const char *name,

@@ -128,7 +128,8 @@ def home(tmp_path):
     (where / "empty.conf").write_text("")
     keep = {k: v for k, v in os.environ.items() if k not in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME",
                                                              "DOCKER_CONFIG", "DOCKER_HOST", "CAPSULE_IMAGE_MAX")}
-    return {**keep, "HOME": str(where), "CONTAINERS_REGISTRIES_CONF": str(where / "empty.conf"), "no_proxy": "*"}
+    return {**keep, "HOME": str(where), "CONTAINERS_REGISTRIES_CONF": str(where / "empty.conf"),
+            "http_proxy": "http://127.0.0.1:1"}
 
 
 def dump(reference, env, *options):
