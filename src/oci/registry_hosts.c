@@ -141,7 +141,7 @@ char *registry_default_host(struct error *err)
 
     if (find_hosts(&hosts, err) < 0)
         return NULL;
-    if (strv_len(hosts) == 1)
+    if (hosts && strv_len(hosts) == 1)
         return xstrdup(hosts[0]);
     if (!hosts)
         error_set(err, ERR_NOT_FOUND, "the name says no registry, and nor does registries.conf");
