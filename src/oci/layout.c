@@ -28,9 +28,11 @@ static int open_blob(void *arg, const struct descriptor *d, struct blob *out, st
 {
     const struct layout *l = arg;
     char text[DIGEST_TEXT_MAX];
-    AUTO_FREE char *path = xasprintf("blobs/%s", digest_text(&d->digest, text));
+    AUTO_FREE char *path = NULL;
 
-    *strchr(path, ':') = '/';
+    /* The names of both algorithms have six letters. */
+    digest_text(&d->digest, text);
+    path = xasprintf("blobs/%.6s/%s", text, text + 7);
     if (open_file(l, path, out, err) < 0)
         return -1;
     free(out->name);
