@@ -210,14 +210,14 @@ static int drain(int fds[2], struct buf *bufs[2], int64_t deadline, struct error
     return 0;
 }
 
-int proc_run(const char *const *argv, int timeout_ms, struct buf *out, struct error *err)
+static int run(const char *const *argv, int in, int timeout_ms, struct buf *out, struct error *err)
 {
     AUTO_BUF struct buf errors = BUF(65536);
     struct buf *bufs[2] = {out, &errors};
     CLEANUP(proc_kill) struct proc p = PROC_NONE;
     int64_t deadline = clock_mono_ms() + timeout_ms;
     int o[2], e[2], rc, status = 0, fds[2];
-    struct proc_spec spec = {.argv = argv, .stdin_fd = -1, .die_with_parent = true};
+    struct proc_spec spec = {.argv = argv, .stdin_fd = in, .die_with_parent = true};
 
     if (pipe2(o, O_CLOEXEC) < 0)
         return error_sys(err, errno, "running %s", argv[0]);
@@ -248,4 +248,28 @@ int proc_run(const char *const *argv, int timeout_ms, struct buf *out, struct er
         return error_set(err, ERR_IO, "%s: %s (exit status %d)", argv[0], last_line(&errors),
                          WEXITSTATUS(status));
     return 0;
+}
+
+int proc_run(const char *const *argv, int timeout_ms, struct buf *out, struct error *err)
+{
+    return run(argv, -1, timeout_ms, out, err);
+}
+
+int proc_run_input(const char *const *argv, struct slice input, int timeout_ms, struct buf *out,
+                   struct error *err)
+{
+    int in[2], rc;
+
+    if (input.len > PROC_INPUT_MAX)
+        return error_set(err, ERR_LIMIT, "running %s: an input of more than %d bytes", argv[0],
+                         PROC_INPUT_MAX);
+    if (pipe2(in, O_CLOEXEC) < 0)
+        return error_sys(err, errno, "running %s", argv[0]);
+    /* A pipe takes this much without a reader. */
+    rc = fd_write_all(in[1], input.ptr, input.len, argv[0], err);
+    close(in[1]);
+    if (rc == 0)
+        rc = run(argv, in[0], timeout_ms, out, err);
+    close(in[0]);
+    return rc;
 }

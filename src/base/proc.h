@@ -58,5 +58,9 @@ void proc_kill(struct proc *p);
  * other than 0, or more than timeout_ms, is an error.
  */
 int proc_run(const char *const *argv, int timeout_ms, struct buf *out, struct error *err);
+/* The same with `input`, at most PROC_INPUT_MAX bytes, as its standard input. */
+#define PROC_INPUT_MAX 4096
+int proc_run_input(const char *const *argv, struct slice input, int timeout_ms, struct buf *out,
+                   struct error *err);
 
 #endif

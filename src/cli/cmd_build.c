@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/strv.h"
 #include "base/text.h"
 #include "config.h"
 #include "oci/amend.h"
@@ -34,6 +35,9 @@ struct build_args {
     bool root_format_given;
     bool strict;
     bool drop_capabilities;
+    bool pull;
+    bool insecure;
+    char **cacerts; /* strv */
 };
 
 /* What a build has at hand; released as a whole. */
@@ -51,6 +55,7 @@ struct build {
 
 static void build_free(struct build *b)
 {
+    strv_free(b->args.cacerts);
     eif_signer_free(b->signer);
     launch_free(&b->launch);
     image_free(&b->image);
@@ -113,6 +118,9 @@ static int load_image(struct build *b, struct error *err)
 
     if (image_options_default(&options, err) < 0)
         return -1;
+    options.pull = b->args.pull;
+    options.insecure = b->args.insecure;
+    options.cacerts = b->args.cacerts;
     b->epoch = options.dir_mtime;
     log_debug("build", "reading the app image", kv_str("source", b->manifest->sources.app));
     if (image_load(b->manifest->sources.app, &options, &b->image, err) < 0)
@@ -343,9 +351,14 @@ static int take_option(int c, struct build_args *a, char **argv, struct error *e
         a->drop_capabilities = true;
         break;
     case 'p':
-        error_set(err, ERR_UNSUPPORTED, "--pull: registries are not available in this version");
-        return error_hint(err, "pull the image with an engine first, or name an archive or "
-                               "layout in sources.app");
+        a->pull = true;
+        break;
+    case 'u':
+        a->insecure = true;
+        break;
+    case 'a':
+        strv_add(&a->cacerts, optarg);
+        break;
     default:
         return cli_option_error(&cmd_build, c, argv, err);
     }
@@ -366,6 +379,8 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
         {"strict", no_argument, NULL, 's'},
         {"drop-capabilities", no_argument, NULL, 'd'},
         {"pull", no_argument, NULL, 'p'},
+        {"insecure", no_argument, NULL, 'u'},
+        {"cacert", required_argument, NULL, 'a'},
         {0},
     };
     int c;
@@ -401,7 +416,7 @@ const struct subcommand cmd_build = {
     .name = "build",
     .synopsis = "[-f FILE|-] [--eif OUT] [--kernel FILE] [--cmdline TEXT] "
                 "[--root-format erofs|cpio] [--init FILE [--nsm-module FILE]] [--strict] "
-                "[--drop-capabilities]",
+                "[--drop-capabilities] [--pull] [--cacert FILE] [--insecure]",
     .summary = "Turn an app image into an EIF",
     .help =
         "Reads the manifest, takes the app image it names, adds capsule-runtime and the manifest,\n"
@@ -420,7 +435,12 @@ const struct subcommand cmd_build = {
         "      --nsm-module FILE    with --init: the kernel module that it loads as /nsm.ko\n"
         "      --strict             warnings about the manifest fail the build\n"
         "      --drop-capabilities  leave out file capabilities, which --root-format cpio cannot\n"
-        "                           carry\n\n"
+        "                           carry\n"
+        "      --pull               take a bare image name from its registry even when the local\n"
+        "                           engine has it\n"
+        "      --cacert FILE        trust these certificates (PEM) of registries besides the\n"
+        "                           system's; may be given several times\n"
+        "      --insecure           let registries speak plain HTTP, and show any certificate\n\n"
         "SOURCE_DATE_EPOCH lowers later file times and is the build time in the metadata.\n"
         "CAPSULE_IMAGE_MAX bounds the unpacked size of the image in bytes.\n",
     .run = run,

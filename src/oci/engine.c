@@ -255,15 +255,12 @@ static int absent(const char *asked, struct error *err)
     if (!asked[0]) {
         error_set(err, ERR_NOT_FOUND, "no Docker or podman engine answers on this machine");
         return error_hint(err, "start one (or set DOCKER_HOST=unix://SOCKET), or give the image as "
-                               "oci:DIR, oci-archive:FILE, docker-archive:FILE or dir:ROOTFS; "
-                               "pulling from a registry is not available in this version");
+                               "docker://HOST/NAME, oci:DIR, oci-archive:FILE, "
+                               "docker-archive:FILE or dir:ROOTFS");
     }
-    error_set(err, ERR_NOT_FOUND,
-              "the local engine (%s) does not have it, and pulling from a "
-              "registry is not available in this version",
-              asked);
-    return error_hint(err, "pull or build it there first (docker pull, podman pull), or use oci:, "
-                           "oci-archive: or docker-archive:");
+    error_set(err, ERR_NOT_FOUND, "the local engine (%s) does not have it", asked);
+    return error_hint(err, "pull or build it there first (docker pull, podman pull), or use "
+                           "docker://HOST/NAME");
 }
 
 static int try_engine(struct engine *e, const char *name, const struct image_options *options,
@@ -277,11 +274,10 @@ static int try_engine(struct engine *e, const char *name, const struct image_opt
     return export_image(e, id, options, out, err) < 0 ? -1 : 1;
 }
 
-static int load_from_engine(const char *where, const struct image_options *options,
-                            struct image *out, struct error *err)
+int engine_load(const char *where, const struct image_options *options, struct image *out,
+                struct buf *asked, struct error *err)
 {
     struct engine engines[SOCKETS_MAX] = {0};
-    AUTO_BUF struct buf asked = BUF(1024);
     AUTO_FREE char *name = NULL;
     const char *host = getenv("DOCKER_HOST");
     bool chosen = host && strncmp(host, "unix://", 7) == 0;
@@ -310,11 +306,20 @@ static int load_from_engine(const char *where, const struct image_options *optio
             continue;
         }
         rc = try_engine(&engines[i], name, options, out, err);
-        if (buf_printf(&asked, "%s%s", asked.len ? ", " : "", engines[i].socket) < 0)
+        if (buf_printf(asked, "%s%s", asked->len ? ", " : "", engines[i].socket) < 0)
             break;
     }
     for (size_t i = 0; i < count; i++)
         free(engines[i].socket);
+    return rc;
+}
+
+static int load_from_engine(const char *where, const struct image_options *options,
+                            struct image *out, struct error *err)
+{
+    AUTO_BUF struct buf asked = BUF(1024);
+    int rc = engine_load(where, options, out, &asked, err);
+
     if (rc == 0)
         return absent(buf_cstr(&asked), err);
     return rc < 0 ? -1 : 0;

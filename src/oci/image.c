@@ -1,18 +1,18 @@
 #include "oci/image.h"
 
 #include "base/text.h"
+#include "oci/registry.h"
 #include "oci/unpack.h"
 
 #include <stdlib.h>
 
 static const struct transport *const transports[] = {
-    &transport_dir,           &transport_oci, &transport_oci_archive, &transport_docker_archive,
-    &transport_docker_daemon,
+    &transport_dir,           &transport_oci,    &transport_oci_archive, &transport_docker_archive,
+    &transport_docker_daemon, &transport_docker,
 };
 
 /* Names that users of skopeo and podman know, and that this version does not have. */
-static const char *const unsupported[] = {
-    "docker://", "containers-storage:", "ostree:", "sif:", "tarball:", "docker:"};
+static const char *const unsupported[] = {"containers-storage:", "ostree:", "sif:", "tarball:"};
 
 int image_options_default(struct image_options *o, struct error *err)
 {
@@ -77,11 +77,31 @@ static int refuse_unsupported(const char *reference, struct error *err)
             continue;
         error_set(err, ERR_UNSUPPORTED, "the transport %s is not available in this version",
                   unsupported[i]);
-        return error_hint(err, "pull the image with docker, podman or skopeo, then use its name, "
+        return error_hint(err, "copy the image with docker, podman or skopeo, then use its name, "
                                "oci:DIR, oci-archive:FILE or docker-archive:FILE");
     }
     return 0;
 }
+
+/* A bare name: of a local engine, which costs nothing, else of its registry. */
+static int load_bare(const char *where, const struct image_options *options, struct image *out,
+                     struct error *err)
+{
+    AUTO_BUF struct buf asked = BUF(1024);
+    int rc = options->pull ? 0 : engine_load(where, options, out, &asked, err);
+
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
+    if (registry_load(where, options, out, err) == 0)
+        return 0;
+    if (options->pull)
+        return -1;
+    if (asked.len)
+        return error_wrap(err, "the local engine (%s) does not have it", buf_cstr(&asked));
+    return error_wrap(err, "no Docker or podman engine answers on this machine");
+}
+
+static const struct transport transport_bare = {"", load_bare};
 
 static const struct transport *find(const char *reference, const char **where)
 {
@@ -94,7 +114,7 @@ static const struct transport *find(const char *reference, const char **where)
         }
     }
     *where = reference;
-    return &transport_docker_daemon;
+    return &transport_bare;
 }
 
 int image_load(const char *reference, const struct image_options *options, struct image *out,

@@ -14,6 +14,9 @@ struct image_options {
     struct tree_limits limits; /* see tree.h */
     uint64_t layer_max;        /* uncompressed bytes of one layer */
     int64_t dir_mtime;         /* of everything in a `dir:` image, as file times differ by copy */
+    bool pull;                 /* bare names: from the registry even when an engine has them */
+    bool insecure;             /* registries: plain HTTP and any certificate will do */
+    char **cacerts; /* registries: PEM files to trust besides the system's; strv, borrowed */
 };
 /*
  * amd64, the limits of tree.h and unpack.h, times 0 for `dir:`. From the environment:
@@ -38,8 +41,10 @@ void image_free(struct image *im);
  *     dir:ROOTFS                 a directory, with the configuration in ROOTFS.json beside it
  *     oci:DIR[:TAG]              an OCI image layout
  *     oci-archive:FILE[:TAG]     the same in a tar file
- *     docker-archive:FILE[:TAG]  what `docker save` or `podman save` writes; also :@N, counted from
- * 0 docker-daemon:NAME[:TAG]   an image of the local Docker or podman engine NAME[:TAG] the same
+ *     docker-archive:FILE[:TAG]  what `docker save` or `podman save` writes; also :@N, from 0
+ *     docker-daemon:NAME[:TAG]   an image of the local Docker or podman engine
+ *     docker://REFERENCE         an image in a registry (reference.h)
+ *     REFERENCE                  of the local engine if one has it, else of the registry
  *
  * Every digest on the way is verified; layers stream, so memory does not grow with the image. The
  * caller frees *out, which is untouched on failure.
@@ -55,8 +60,14 @@ struct transport {
                 struct error *err);
 };
 extern const struct transport transport_dir, transport_oci, transport_oci_archive,
-    transport_docker_archive, transport_docker_daemon;
+    transport_docker_archive, transport_docker_daemon, transport_docker;
 
+/*
+ * Loads an image of a local engine. 1 loaded, 0 when none has it, -1. `asked` gets the sockets of
+ * those that were asked; empty when there is none.
+ */
+int engine_load(const char *where, const struct image_options *options, struct image *out,
+                struct buf *asked, struct error *err);
 /* Loads what a docker-archive holds; `tag` (may be NULL) is NAME:TAG or @N. */
 struct archive_index;
 int docker_archive_load(const struct archive_index *a, const char *tag,

@@ -343,7 +343,7 @@ def test_broken_manifest_shows_every_problem_with_its_place(place):
 
 
 @pytest.mark.parametrize("source, says", [
-    ("docker://app", ["docker://", "not available", "hint:"]),
+    ("docker://app", ["docker://app", "says no registry", "hint:"]),
     ("ocidir:app", ["ocidir:app", "hint:"]),
     ("dir:nowhere", ["nowhere", "No such file"]),
     ("oci:nowhere", ["nowhere", "No such file"]),
@@ -354,7 +354,7 @@ def test_broken_manifest_shows_every_problem_with_its_place(place):
 ])
 def test_sources_that_are_not_there(place, source, says):
     place.manifest(source)
-    place.refused(*says, env={"DOCKER_HOST": f"unix://{place.dir}/none"})
+    place.refused(*says, env={"DOCKER_HOST": f"unix://{place.dir}/none", "CONTAINERS_REGISTRIES_CONF": "/dev/null"})
 
 
 def test_damaged_images(place, layout):

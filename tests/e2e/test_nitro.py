@@ -69,7 +69,7 @@ def eif(tmp_path_factory):
     """A real image that is no multiple of anything and spans huge pages: one with a file of noise."""
     where = tmp_path_factory.mktemp("image")
     (where / "root/bin").mkdir(parents=True)
-    (where / "root/bin/app").write_bytes(b"#!\n" + random.Random(5).randbytes(7 * 2**20 + 12345))
+    (where / "root/bin/app").write_bytes(b"#!\n" + random.Random(5).randbytes(17 * 2**20 + 12345))
     (where / "root/bin/app").chmod(0o755)
     (where / "root.json").write_text(json.dumps({"Entrypoint": ["/bin/app"]}))
     write_manifest(where / "capsule.yaml", "dir:root")

@@ -84,7 +84,8 @@ static int put_entry(struct tree *t, const struct tree_entry *e, struct error *e
     return 0;
 }
 
-static int dump(const char *reference, bool amend, bool config, bool drop, struct error *err)
+static int dump(const char *reference, bool amend, bool config, bool drop, bool pull,
+                struct error *err)
 {
     AUTO_IMAGE struct image im = {0};
     AUTO_LAUNCH struct launch launch = {0};
@@ -94,7 +95,10 @@ static int dump(const char *reference, bool amend, bool config, bool drop, struc
     struct amend_options a = {.runtime_fd = -1, .manifest = slice_str("version: v1\n")};
     struct tree_entry e;
 
-    if (image_options_default(&options, err) < 0 || image_load(reference, &options, &im, err) < 0)
+    if (image_options_default(&options, err) < 0)
+        return -1;
+    options.pull = pull;
+    if (image_load(reference, &options, &im, err) < 0)
         return -1;
     if (drop && tree_capabilities(im.tree, TREE_CAPABILITIES_DROP, err) < 0)
         return -1;
@@ -131,7 +135,7 @@ static long peak_kib(void)
 
 int main(int argc, char **argv)
 {
-    bool amend = false, config = false, drop = false;
+    bool amend = false, config = false, drop = false, pull = false;
     struct error err = {0};
     int rc;
 
@@ -139,12 +143,13 @@ int main(int argc, char **argv)
         amend = amend || strcmp(argv[1], "--amend") == 0;
         config = config || strcmp(argv[1], "--config") == 0;
         drop = drop || strcmp(argv[1], "--drop-capabilities") == 0;
+        pull = pull || strcmp(argv[1], "--pull") == 0;
         argc--;
         argv++;
     }
     if (argc != 2)
         return 2;
-    rc = dump(argv[1], amend, config, drop, &err);
+    rc = dump(argv[1], amend, config, drop, pull, &err);
     if (rc < 0)
         error_print("tree_dump", &err);
     fprintf(stderr, "peak-kib %ld\n", peak_kib());

@@ -1,0 +1,145 @@
+"""Pulling from Debian's docker-registry: open, behind htpasswd, behind TLS of a private authority. skopeo pushes."""
+
+import base64
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import BIN, free_port, wait_for, write_manifest
+from image_writer import Layout, d, f, tar_of, zstd
+
+DUMP = pathlib.Path(BIN).parent / "tests" / "unit" / "tree_dump"
+
+pytestmark = pytest.mark.skipif(any(shutil.which(x) is None for x in ("docker-registry", "skopeo", "htpasswd", "openssl")),
+                                reason="needs docker-registry, skopeo, htpasswd and openssl (tools/deps peers)")
+
+
+def call(*args, **kw):
+    r = subprocess.run([*map(str, args)], capture_output=True, text=True, **kw)
+    assert r.returncode == 0, f"{args}: {r.stderr[-2000:]}"
+    return r.stdout
+
+
+@pytest.fixture
+def layout(tmp_path):
+    made = Layout(tmp_path / "layout")
+    plain = tar_of([d("etc/"), f("etc/x", os.urandom(5 << 20)), f("app", "app")])
+    made.add([(zstd(plain), plain), tar_of([f("etc/.wh.x"), f("etc/y", "y")])], media="application/vnd.oci.image.layer.v1.tar+zstd")
+    return made
+
+
+@pytest.fixture
+def start(tmp_path):
+    running = []
+
+    def go(tls=None, users=None):
+        port = free_port()
+        http = {"addr": f"127.0.0.1:{port}", **({"tls": tls} if tls else {})}
+        auth = {"auth": {"htpasswd": {"realm": "capsule", "path": str(users)}}} if users else {}
+        conf = tmp_path / "registry.yml"
+        conf.write_text(json.dumps({"version": 0.1, "log": {"level": "warn"}, "http": http, **auth,
+                                    "storage": {"filesystem": {"rootdirectory": str(tmp_path / "data")}}}))
+        with open(tmp_path / "registry.log", "wb") as log:
+            process = subprocess.Popen(["docker-registry", "serve", conf], stdout=log, stderr=log)
+        running.append(process)
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{port}/v2/"
+
+        def answers():
+            assert process.poll() is None, (tmp_path / "registry.log").read_text()
+            return subprocess.run(["curl", "-sk", url], capture_output=True).returncode == 0
+
+        wait_for(answers, what="docker-registry")
+        return f"127.0.0.1:{port}"
+
+    yield go
+    for process in running:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def env(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    drop = ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG")
+    return {**{k: v for k, v in os.environ.items() if k not in drop}, "HOME": str(home), "no_proxy": "*"}
+
+
+def push(layout, host, name, *options):
+    call("skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", *options, f"{layout.ref}:t",
+         f"docker://{host}/{name}")
+
+
+def certificate(where):
+    """A server's certificate that is its own authority."""
+    key, cert = where / "key.pem", where / "cert.pem"
+    call("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+         "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert)
+    return {"certificate": str(cert), "key": str(key)}
+
+
+def dump(reference, env):
+    return subprocess.run([DUMP, reference], capture_output=True, text=True, env=env, timeout=120)
+
+
+def same(layout, reference, env):
+    want, got = dump(f"{layout.ref}:t", env), dump(reference, env)
+    assert got.returncode == 0, got.stderr
+    assert got.stdout == want.stdout and " etc/y\n" in got.stdout
+    return got
+
+
+def test_open_registry(layout, start, env, tmp_path):
+    host = start()
+    push(layout, host, "team/app:1", "--preserve-digests")
+    same(layout, f"docker://{host}/team/app:1", env)
+    same(layout, f"docker://{host}/team/app:1@{layout.manifests[0]['digest']}", env)
+    plain = Layout(tmp_path / "plain")  # Docker's media types have no zstd
+    plain.add([tar_of([f("etc/x", "x")]), tar_of([f("etc/y", "y")])])
+    push(plain, host, "team/app:docker", "--format", "v2s2")
+    same(plain, f"docker://{host}/team/app:docker", env)
+    r = dump(f"docker://{host}/team/app:2", env)
+    assert r.returncode == 1 and "404" in r.stderr
+
+
+def test_htpasswd_and_the_file_that_skopeo_login_writes(layout, start, env, tmp_path):
+    users = tmp_path / "users"
+    users.write_text(call("htpasswd", "-nbB", "user", "pass word"))
+    host = start(users=users)
+    push(layout, host, "app:1", "--dest-creds", "user:pass word")
+    r = dump(f"docker://{host}/app:1", env)
+    assert r.returncode == 1 and "wants a login" in r.stderr and "hint:" in r.stderr
+    wrong = {**env, "REGISTRY_AUTH_FILE": str(tmp_path / "wrong.json")}
+    (tmp_path / "wrong.json").write_text(json.dumps({"auths": {host: {"auth": base64.b64encode(b"user:no").decode()}}}))
+    r = dump(f"docker://{host}/app:1", wrong)
+    assert r.returncode == 1 and "401" in r.stderr
+    right = {**env, "REGISTRY_AUTH_FILE": str(tmp_path / "right.json")}
+    call("skopeo", "login", "--tls-verify=false", "-u", "user", "--password-stdin", host, env=right, input="pass word")
+    assert "pass word" not in same(layout, f"docker://{host}/app:1", right).stderr
+
+
+def test_private_authority(layout, start, env, tmp_path):
+    host = start(tls=certificate(tmp_path))
+    push(layout, host, "app:1")
+    r = dump(f"docker://{host}/app:1", env)
+    assert r.returncode == 1 and "certificate" in r.stderr and "--cacert" in r.stderr
+    trusted = pathlib.Path(env["HOME"]) / ".config/containers/certs.d" / host
+    trusted.mkdir(parents=True)
+    shutil.copy(tmp_path / "cert.pem", trusted / "ca.crt")
+    same(layout, f"docker://{host}/app:1", env)
+
+
+@pytest.mark.parametrize("option", [["--cacert", "cert.pem"], ["--insecure"]])
+def test_build_from_a_private_authority(option, layout, start, env, tmp_path, capsule):
+    host = start(tls=certificate(tmp_path))
+    push(layout, host, "app:1")
+    manifest = write_manifest(tmp_path / "capsule.yaml", f"docker://{host}/app:1")
+    r = capsule.cli("build", "-f", manifest, "--eif", tmp_path / "a.eif", env={**capsule.env, "HOME": env["HOME"]}, check=1)
+    assert "certificate" in r.stderr
+    capsule.cli("build", "-f", manifest, "--eif", tmp_path / "a.eif", *option, env={**capsule.env, "HOME": env["HOME"]},
+                cwd=tmp_path)
+    assert (tmp_path / "a.eif").stat().st_size > 0
