@@ -2,6 +2,7 @@
 fsck.erofs, umoci, the sandbox or a kernel of its own."""
 
 import os
+import pathlib
 import shutil
 import stat
 import subprocess
@@ -47,7 +48,9 @@ def built(tmp_path, capsule):
 def on_disk(root, owners=os.geteuid() == 0):
     """{path: what lstat and the content say} of a directory."""
     out, links = {}, {}
-    for path in sorted([root, *root.rglob("*")], key=os.fsencode):
+    # Not rglob(): some versions of it look through links, and one here has a target longer than any path.
+    paths = [pathlib.Path(where, name) for where, dirs, files in os.walk(root) for name in dirs + files]
+    for path in sorted([root, *paths], key=os.fsencode):
         st, name = path.lstat(), os.fsencode(path.relative_to(root))
         content = (path.read_bytes() if stat.S_ISREG(st.st_mode) else os.readlink(path) if path.is_symlink() else
                    st.st_rdev if stat.S_ISCHR(st.st_mode) else None)
@@ -166,6 +169,7 @@ def layered(capsule, tmp_path, make_rootfs):
 
 
 @pytest.mark.skipif(not BUSYBOX, reason="needs busybox")
+@pytest.mark.skipif(bool(os.environ.get("CAPSULE_SANITIZED")), reason="the image lacks the sanitizers' libraries")
 @as_root
 def test_app_sees_the_same_everywhere(layered):
     """In the sandbox and in a machine, from an image and from an archive; what it changes, too."""
