@@ -25,11 +25,14 @@ int64_t clock_real_ns(void)
     return read_ns(CLOCK_REALTIME);
 }
 
-struct timeval clock_left(int64_t deadline_ms)
+struct timeval clock_timeval(int64_t ms)
 {
-    int64_t ms = deadline_ms - clock_mono_ms();
-
     if (ms < 0)
         ms = 0;
     return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+}
+
+struct timeval clock_left(int64_t deadline_ms)
+{
+    return clock_timeval(deadline_ms - clock_mono_ms());
 }

@@ -7,7 +7,9 @@
 
 /* Milliseconds of CLOCK_MONOTONIC: for time-outs and intervals. */
 int64_t clock_mono_ms(void);
-/* What is left until a time of clock_mono_ms(), at least nothing, as timers take it. */
+/* Milliseconds as timers take them; negative ones are 0. */
+struct timeval clock_timeval(int64_t ms);
+/* What is left until a time of clock_mono_ms(), likewise. */
 struct timeval clock_left(int64_t deadline_ms);
 /* Nanoseconds of CLOCK_MONOTONIC: for measuring. */
 int64_t clock_mono_ns(void);

@@ -67,7 +67,5 @@ int client_hex(const char *what, struct slice text, struct buf *out, struct erro
 int client_address(const char *what, struct slice text, uint8_t *address, struct error *err);
 /* The string member of an object; ERR_INVALID, naming it, when it is not there. */
 int client_member(const json_t *object, const char *name, struct slice *out, struct error *err);
-/* "0x" and 40 digits, into ETH_ADDRESS_STRLEN bytes. */
-void client_address_text(const uint8_t *address, char *out);
 
 #endif

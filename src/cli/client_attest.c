@@ -32,10 +32,10 @@ static void print_keys(const struct client_keys *keys, const struct attest_docum
         if (pcr)
             printf("PCR%u: %s\n", i, pcr);
     }
-    client_address_text(keys->eth_address, text);
+    eth_address_write(keys->eth_address, text);
     printf("ethereum address: %s\n", text);
     if (keys->has_app_wallet) {
-        client_address_text(keys->app_wallet, text);
+        eth_address_write(keys->app_wallet, text);
         printf("app wallet: %s\n", text);
     }
     printf("encryption key: %s\n%s\n", hex, buf_cstr(&pem));

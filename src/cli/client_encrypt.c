@@ -17,14 +17,6 @@ struct request {
     const char *output;
 };
 
-static void put_hex(struct json_writer *w, const char *key, struct slice bytes)
-{
-    AUTO_FREE char *hex = hex_encode_dup("", bytes);
-
-    json_put_key(w, key);
-    json_put_cstr(w, hex);
-}
-
 /* The request of /v1/encryption/decrypt: spec/capsule-api.md section 8.3. */
 static void write_body(struct slice nonce, struct slice public_key, struct slice sealed, bool text,
                        struct buf *out)
@@ -32,9 +24,12 @@ static void write_body(struct slice nonce, struct slice public_key, struct slice
     struct json_writer w = {.out = out};
 
     json_put_object(&w);
-    put_hex(&w, "nonce", nonce);
-    put_hex(&w, "client_public_key", public_key);
-    put_hex(&w, "encrypted_data", sealed);
+    json_put_key(&w, "nonce");
+    json_put_hex(&w, "", nonce);
+    json_put_key(&w, "client_public_key");
+    json_put_hex(&w, "", public_key);
+    json_put_key(&w, "encrypted_data");
+    json_put_hex(&w, "", sealed);
     if (!text) {
         json_put_key(&w, "plaintext_encoding");
         json_put_cstr(&w, "base64");

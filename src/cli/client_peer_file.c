@@ -1,5 +1,4 @@
 #include "base/file.h"
-#include "base/text.h"
 #include "cli/attest.h"
 #include "cli/client_peer.h"
 #include "codec/json.h"
@@ -11,10 +10,8 @@
 
 static void put_hex(struct json_writer *w, const char *key, const char *prefix, struct slice bytes)
 {
-    AUTO_FREE char *hex = hex_encode_dup(prefix, bytes);
-
     json_put_key(w, key);
-    json_put_cstr(w, hex);
+    json_put_hex(w, prefix, bytes);
 }
 
 static void put_verification(struct json_writer *w, const struct attest_document *doc,

@@ -89,8 +89,8 @@ int client_signer_check(struct client_signer *signer, const uint8_t *point, cons
 
     eth_address(point, address);
     if (signer->has_address && memcmp(address, signer->address, sizeof(address)) != 0) {
-        client_address_text(address, got);
-        client_address_text(signer->address, want);
+        eth_address_write(address, got);
+        eth_address_write(signer->address, want);
         return client_rejected("signed by %s and not by %s, or over other bytes", got, want);
     }
     if (!signer->attestation)

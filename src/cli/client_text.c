@@ -20,12 +20,6 @@ int client_address(const char *what, struct slice text, uint8_t *address, struct
     return 0;
 }
 
-void client_address_text(const uint8_t *address, char *out)
-{
-    memcpy(out, "0x", 2);
-    hex_encode(slice_of(address, ETH_ADDRESS_LEN), out + 2);
-}
-
 int client_member(const json_t *object, const char *name, struct slice *out, struct error *err)
 {
     const json_t *value = json_object_get(object, name);

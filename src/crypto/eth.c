@@ -14,14 +14,18 @@ void eth_address(const uint8_t *point, uint8_t *out)
     memcpy(out, digest + KECCAK256_LEN - ETH_ADDRESS_LEN, ETH_ADDRESS_LEN);
 }
 
+void eth_address_write(const uint8_t *address, char *out)
+{
+    memcpy(out, "0x", 2);
+    hex_encode(slice_of(address, ETH_ADDRESS_LEN), out + 2);
+}
+
 void eth_address_text(const uint8_t *point, char *out)
 {
     uint8_t address[ETH_ADDRESS_LEN];
 
     eth_address(point, address);
-    out[0] = '0';
-    out[1] = 'x';
-    hex_encode(slice_of(address, sizeof(address)), out + 2);
+    eth_address_write(address, out);
 }
 
 void eth_message_digest(struct slice message, uint8_t *out)

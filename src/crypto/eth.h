@@ -11,6 +11,8 @@
    lower-case hex with its NUL. */
 void eth_address(const uint8_t *point, uint8_t *out);
 void eth_address_text(const uint8_t *point, char *out);
+/* "0x", the lower-case hex of an address and a NUL, into ETH_ADDRESS_STRLEN bytes. */
+void eth_address_write(const uint8_t *address, char *out);
 /* The digest that personal_sign signs (EIP-191 version 0x45); writes KECCAK256_LEN bytes. */
 void eth_message_digest(struct slice message, uint8_t *out);
 

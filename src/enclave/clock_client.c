@@ -57,7 +57,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 static void next_round(struct clock_client *c, int64_t ms)
 {
-    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    struct timeval tv = clock_timeval(ms);
 
     event_add(c->timer, &tv);
 }

@@ -155,12 +155,8 @@ static void on_io(evutil_socket_t fd, short what, void *arg)
 
 static void wait_for(struct egress_dial *d, short what)
 {
-    int64_t ms = d->deadline_ms - clock_mono_ms();
-    struct timeval limit;
+    struct timeval limit = clock_left(d->deadline_ms);
 
-    if (ms < 0)
-        ms = 0;
-    limit = (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
     if (d->io)
         event_free(d->io);
     d->io = event_new(d->base, d->fd, what, on_io, d);

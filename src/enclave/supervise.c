@@ -32,11 +32,8 @@ struct supervisor {
 
 static void set_timer(struct supervisor *s, int64_t ms)
 {
-    struct timeval tv;
+    struct timeval tv = clock_timeval(ms);
 
-    if (ms < 0)
-        ms = 0;
-    tv = (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
     event_add(s->kill_timer, &tv);
 }
 

@@ -146,12 +146,7 @@ static void schedule(struct connect *c, int64_t ms)
     int64_t left = c->deadline_ms - clock_mono_ms();
     struct timeval tv;
 
-    if (left < 0)
-        left = 0;
-    if (ms > left || c->started == c->count)
-        ms = left;
-    tv.tv_sec = ms / 1000;
-    tv.tv_usec = ms % 1000 * 1000;
+    tv = clock_timeval(ms > left || c->started == c->count ? left : ms);
     event_add(c->timer, &tv);
 }
 

@@ -173,9 +173,7 @@ static void set_timer(struct lookup *l, int64_t ms)
     int64_t left = l->deadline_ms - clock_mono_ms();
     struct timeval tv;
 
-    if (ms > left)
-        ms = left > 0 ? left : 0;
-    tv = (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    tv = clock_timeval(ms < left ? ms : left);
     event_add(l->timer, &tv);
 }
 

@@ -84,7 +84,7 @@ static void lost(struct log_reader *r)
         ms = r->pause_ms;
         r->pause_ms = ms * 2 < PAUSE_MAX_MS ? ms * 2 : PAUSE_MAX_MS;
     }
-    tv = (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    tv = clock_timeval(ms);
     event_add(r->timer, &tv);
 }
 

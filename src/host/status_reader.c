@@ -39,7 +39,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 static void dial_later(struct status_reader *r, int64_t ms)
 {
-    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    struct timeval tv = clock_timeval(ms);
 
     event_add(r->timer, &tv);
 }

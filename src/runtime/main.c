@@ -27,7 +27,7 @@ static void on_time(evutil_socket_t fd, short what, void *arg)
 
 bool runtime_wait(struct runtime *rt, bool (*done)(const struct runtime *rt), int64_t timeout_ms)
 {
-    struct timeval tv = {.tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000};
+    struct timeval tv = clock_timeval(timeout_ms);
     int64_t deadline = clock_mono_ms() + timeout_ms;
     struct event *timer = NULL;
     bool is_done;

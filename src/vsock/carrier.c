@@ -79,11 +79,8 @@ void carrier_unlisten(struct carrier *c, struct listener *l)
 
 static void set_timer(struct dial *d, int64_t ms)
 {
-    struct timeval tv;
+    struct timeval tv = clock_timeval(ms);
 
-    if (ms < 0)
-        ms = 0;
-    tv = (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
     event_add(d->timer, &tv);
 }
 

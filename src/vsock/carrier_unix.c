@@ -241,7 +241,7 @@ static struct listener *find_port(const struct dispatcher *d, uint32_t number)
 static bool await_piece(struct greeting *g)
 {
     int64_t ms = g->deadline_ms - clock_mono_ms();
-    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    struct timeval tv = clock_timeval(ms);
 
     if (ms > 0)
         event_add(g->ready, &tv);

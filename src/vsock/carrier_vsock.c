@@ -1,3 +1,4 @@
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "vsock/carrier_priv.h"
@@ -42,7 +43,7 @@ static void vsock_close(struct carrier *c)
 
 static void tune(int fd, int connect_ms)
 {
-    const struct timeval limit = {.tv_sec = connect_ms / 1000, .tv_usec = connect_ms % 1000 * 1000};
+    const struct timeval limit = clock_timeval(connect_ms);
     const uint64_t bytes = BUFFER_BYTES;
 
     /* Old kernels do not know the options; the connection then works with the defaults. */

@@ -302,7 +302,7 @@ static void on_idle_check(evutil_socket_t fd, short what, void *arg)
 static void watch_idle(struct relay *r)
 {
     int64_t ms = r->idle_limit_ms < IDLE_CHECK_MS ? r->idle_limit_ms : IDLE_CHECK_MS;
-    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    struct timeval tv = clock_timeval(ms);
 
     r->idle = event_new(r->base, -1, EV_PERSIST, on_idle_check, r);
     if (!r->idle)
