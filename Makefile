@@ -5,11 +5,14 @@ CC ?= gcc
 SAN ?=
 FUZZ_SECONDS ?= 20
 PYTHON := /usr/bin/python3
+# Where `make install` goes; nothing that is installed knows it.
+PREFIX ?= /usr/local
+DESTDIR ?=
 
 comma := ,
 
 .DEFAULT_GOAL := all
-.PHONY: all help kernel demo unit e2e test test-vm test-peers lint bench fuzz clean deps-build
+.PHONY: all help kernel demo install uninstall unit e2e test test-vm test-peers lint bench fuzz clean deps-build
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -33,6 +36,14 @@ kernel: deps-build
 demo: all kernel
 	@tools/deps demo
 	@examples/demo $(BUILD)
+
+## make install     programs, kernel, man pages, completion and docs into PREFIX (/usr/local) below DESTDIR
+install: all kernel
+	@tools/install $(BUILD) "$(DESTDIR)$(PREFIX)"
+
+## make uninstall   what `make install` put there
+uninstall: all kernel
+	@tools/install --remove $(BUILD) "$(DESTDIR)$(PREFIX)"
 
 ## make unit        unit tests
 unit: all
