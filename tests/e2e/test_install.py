@@ -99,3 +99,18 @@ def test_uninstall_takes_what_it_brought(tmp_path):
 def test_a_relative_place_is_refused():
     r = subprocess.run([INSTALL, BUILD, "some/where"], capture_output=True, text=True)
     assert r.returncode == 2 and "must be absolute" in r.stderr
+
+
+def test_systemd_takes_the_unit(tmp_path):
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("needs systemd-analyze")
+    subprocess.run([INSTALL, BUILD, tmp_path / "usr"], check=True, timeout=60)
+    # The units that it refers to.
+    shutil.copytree("/lib/systemd/system", tmp_path / "usr/lib/systemd/system", symlinks=True, dirs_exist_ok=True)
+    (tmp_path / "lib").symlink_to("usr/lib")
+    verify = ["systemd-analyze", "verify", "--man=no", f"--root={tmp_path}"]
+    r = subprocess.run([*verify, "capsule@hello.service"], capture_output=True, text=True)
+    assert r.returncode == 0 and r.stderr == "", r.stderr
+    (tmp_path / "usr/bin/capsule-cli").unlink()
+    r = subprocess.run([*verify, "capsule@hello.service"], capture_output=True, text=True)
+    assert "capsule-cli is not executable" in r.stderr  # so it had looked
