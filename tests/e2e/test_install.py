@@ -1,13 +1,15 @@
 """`make install`: programs that find their parts from wherever they were put, man pages, and no trace after `make uninstall`."""
 
+import configparser
 import json
 import os
 import shutil
 import subprocess
+import urllib.request
 
 import pytest
 
-from conftest import BIN, ROOT, write_manifest
+from conftest import BIN, ROOT, free_port, wait_for, write_manifest
 
 INSTALL = ROOT / "tools/install"
 BUILD = BIN.parent
@@ -111,6 +113,34 @@ def test_systemd_takes_the_unit(tmp_path):
     verify = ["systemd-analyze", "verify", "--man=no", f"--root={tmp_path}"]
     r = subprocess.run([*verify, "capsule@hello.service"], capture_output=True, text=True)
     assert r.returncode == 0 and r.stderr == "", r.stderr
-    (tmp_path / "usr/bin/capsule-cli").unlink()
+    (tmp_path / "usr/bin/capsule-shell").unlink()
     r = subprocess.run([*verify, "capsule@hello.service"], capture_output=True, text=True)
-    assert "capsule-cli is not executable" in r.stderr  # so it had looked
+    assert "capsule-shell is not executable" in r.stderr  # so it had looked
+
+
+def test_the_units_command_serves_and_stops(prefix, capsule, make_rootfs, tmp_path):
+    """What systemd would start, in the sandbox, up to SIGTERM and the status that the unit calls success."""
+    (tmp_path / "index.html").write_text("served")
+    root = make_rootfs("root", ["/bin/busybox", "httpd", "-f", "-p", "127.0.0.1:8080", "-h", "/srv"],
+                       {"/bin/busybox": shutil.which("busybox"), "/srv/index.html": tmp_path / "index.html"})
+    manifest = write_manifest(tmp_path / "hello.yaml", f"dir:{root}", ingress=[{"listen_port": 8080}])
+    capsule.build(manifest, tmp_path / "hello.eif")
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read(prefix / "lib/systemd/system/capsule@.service")
+    port = free_port()
+    command = (unit["Service"]["ExecStart"].replace("/var/lib/capsule/%i", str(tmp_path / "hello"))
+               .replace("${CAPSULE_LAUNCHER}", "sandbox").replace("$CAPSULE_OPTIONS", f"-p 127.0.0.1:{port}:8080"))
+    shell = subprocess.Popen(command.split(), executable=prefix / "bin/capsule-shell", env=capsule.env,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def page():
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+        except OSError:
+            return None
+
+    assert wait_for(page, what="the page") == b"served"
+    shell.terminate()
+    shell.communicate(timeout=30)
+    assert str(shell.returncode) in unit["Service"]["SuccessExitStatus"].split()
