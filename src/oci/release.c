@@ -15,7 +15,7 @@
 static void put_head(struct buf *out, uint64_t eif_size, int64_t mtime)
 {
     tar_put_dir(out, "enclave/", 0755, mtime);
-    tar_put_file(out, RELEASE_EIF_PATH + 1, 0644, eif_size, mtime);
+    tar_put_file(out, &RELEASE_EIF_PATH[1], 0644, eif_size, mtime);
 }
 
 static int put_tail(struct buf *out, uint64_t eif_size, struct slice manifest, int64_t mtime,
@@ -25,7 +25,7 @@ static int put_tail(struct buf *out, uint64_t eif_size, struct slice manifest, i
 
     if (buf_append(out, pad.ptr, pad.len) < 0)
         abort();
-    tar_put_file(out, RELEASE_MANIFEST_PATH + 1, 0644, manifest.len, mtime);
+    tar_put_file(out, &RELEASE_MANIFEST_PATH[1], 0644, manifest.len, mtime);
     pad = tar_padding(manifest.len);
     if (buf_append(out, manifest.ptr, manifest.len) < 0 || buf_append(out, pad.ptr, pad.len) < 0 ||
         buf_append(out, tar_end().ptr, tar_end().len) < 0)

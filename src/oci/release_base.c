@@ -159,7 +159,7 @@ static void put_tree(struct buf *head, uint64_t shell_size, int64_t mtime)
 
     for (size_t i = 0; i < ARRAY_LEN(dirs); i++)
         tar_put_dir(head, dirs[i].name, dirs[i].mode, mtime);
-    tar_put_file(head, RELEASE_SHELL_PATH + 1, 0755, shell_size, mtime);
+    tar_put_file(head, &RELEASE_SHELL_PATH[1], 0755, shell_size, mtime);
 }
 
 static int store_shell_layer(struct store *s, const char *path, int64_t mtime,
