@@ -103,11 +103,25 @@ static const char *digest_part(const char *repo_digest)
     return at ? at + 1 : NULL;
 }
 
+/* A reference without its transport; NULL for a path, which means nothing on another machine. */
+static const char *registry_name(const char *reference)
+{
+    static const char *const prefixes[] = {"docker://", "docker-daemon:"};
+
+    if (!reference || !image_names_transport(reference))
+        return reference;
+    for (size_t i = 0; i < ARRAY_LEN(prefixes); i++)
+        if (strncmp(reference, prefixes[i], strlen(prefixes[i])) == 0)
+            return reference + strlen(prefixes[i]);
+    return NULL;
+}
+
 static json_t *make_manifest(const struct release_input *in, const struct stored_blob *config,
                              const struct content_blob *layer)
 {
     json_t *layers = json_array(), *annotations = json_object();
     const char *base_digest = digest_part(in->base->repo_digest);
+    const char *base_name = registry_name(in->base->reference);
     char created[RELEASE_TIME_SIZE];
 
     for (size_t i = 0; i < in->base->layer_count; i++)
@@ -118,9 +132,9 @@ static json_t *make_manifest(const struct release_input *in, const struct stored
     set_labels(annotations, in);
     json_object_set_new(annotations, "org.opencontainers.image.created",
                         json_string(release_time(in->mtime, created)));
-    if (in->base->reference)
+    if (base_name)
         json_object_set_new(annotations, "org.opencontainers.image.base.name",
-                            json_string(in->base->reference));
+                            json_string(base_name));
     if (base_digest)
         json_object_set_new(annotations, "org.opencontainers.image.base.digest",
                             json_string(base_digest));
