@@ -88,7 +88,8 @@ static int look(struct target *t, struct error *err)
 
 int layout_check(const char *dir, struct error *err)
 {
-    AUTO_FREE char *parent = xstrdup(dir);
+    AUTO_FREE char *copy = xstrdup(dir);
+    const char *parent = copy;
     struct stat st;
 
     if (stat(dir, &st) == 0 && !S_ISDIR(st.st_mode)) {
@@ -97,10 +98,10 @@ int layout_check(const char *dir, struct error *err)
                           "the transport of an image layout in a tar file is oci-archive:FILE");
     }
     /* The nearest directory there is has to let us make the next. */
-    while (access(parent, F_OK) < 0 && strrchr(parent, '/') > parent)
-        *strrchr(parent, '/') = '\0';
+    while (access(parent, F_OK) < 0 && strrchr(copy, '/') > copy)
+        *strrchr(copy, '/') = '\0';
     if (access(parent, F_OK) < 0)
-        strcpy(parent, parent[0] == '/' ? "/" : ".");
+        parent = copy[0] == '/' ? "/" : ".";
     if (access(parent, W_OK | X_OK) < 0)
         return error_sys(err, errno, "%s: cannot be written", parent);
     return 0;
