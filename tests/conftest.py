@@ -189,6 +189,7 @@ class Capsule:
             "XDG_STATE_HOME": f"{home}/state",
             "XDG_RUNTIME_DIR": f"{home}/run",
             "LC_ALL": "C.UTF-8",
+            "DOCKER_HOST": f"unix://{home}/run/no-engine",  # nothing is to end in the developer's
             **(extra_env or {}),
         }
         for name in ("data", "cache", "state", "run"):
