@@ -187,7 +187,7 @@ def serving():
 @pytest.fixture
 def home(tmp_path):
     """A machine that knows no registry, no login and no engine."""
-    where = tmp_path / "home"
+    where = tmp_path / "nobody"
     where.mkdir()
     (where / "empty.conf").write_text("")
     keep = {k: v for k, v in os.environ.items() if k not in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME",

@@ -1,5 +1,6 @@
 #include "cli/app_ramdisk.h"
 #include "cli/assemble.h"
+#include "cli/build_lock.h"
 #include "cli/cli.h"
 #include "cli/manifest_input.h"
 #include "cli/parts.h"
@@ -38,12 +39,14 @@ struct build_args {
     bool pull;
     bool insecure;
     char **cacerts; /* strv */
+    enum lock_mode lock;
 };
 
 /* What a build has at hand; released as a whole. */
 struct build {
     struct build_args args;
     struct manifest *manifest;
+    struct build_lock lock;
     struct image image;
     struct launch launch;
     struct eif_signer *signer;
@@ -59,6 +62,7 @@ static void build_free(struct build *b)
     eif_signer_free(b->signer);
     launch_free(&b->launch);
     image_free(&b->image);
+    build_lock_free(&b->lock);
     manifest_free(b->manifest);
     free(b->runtime);
     free(b->init);
@@ -92,7 +96,8 @@ static int prepare(struct build *b, struct error *err)
         cli_load_manifest(b->args.file, b->args.strict, &b->manifest, err) < 0)
         return -1;
     m = b->manifest;
-    if (manifest_check_available(m, err) < 0 || manifest_check_signature_files(m, err) < 0)
+    if (manifest_check_available(m, err) < 0 || manifest_check_signature_files(m, err) < 0 ||
+        build_lock_open(&b->lock, b->args.lock, b->args.file, m, err) < 0)
         return -1;
     if (m->signature.present) {
         b->signer = eif_signer_load(m->signature.key, m->signature.certificate, err);
@@ -114,18 +119,20 @@ static int prepare(struct build *b, struct error *err)
 
 static int load_image(struct build *b, struct error *err)
 {
+    const char *app = b->manifest->sources.app;
+    AUTO_FREE char *reference = build_lock_reference(&b->lock, "app", app, err);
     struct image_options options;
 
-    if (image_options_default(&options, err) < 0)
+    if (!reference || image_options_default(&options, err) < 0)
         return -1;
     options.pull = b->args.pull;
     options.insecure = b->args.insecure;
     options.cacerts = b->args.cacerts;
     b->epoch = options.dir_mtime;
-    log_debug("build", "reading the app image", kv_str("source", b->manifest->sources.app));
-    if (image_load(b->manifest->sources.app, &options, &b->image, err) < 0)
+    log_debug("build", "reading the app image", kv_str("source", reference));
+    if (image_load(reference, &options, &b->image, err) < 0)
         return error_wrap(err, "sources.app");
-    return 0;
+    return build_lock_take(&b->lock, "app", app, &b->image, err);
 }
 
 /* What an init that keeps AWS's convention expects, and what it cannot do. */
@@ -359,6 +366,14 @@ static int take_option(int c, struct build_args *a, char **argv, struct error *e
     case 'a':
         strv_add(&a->cacerts, optarg);
         break;
+    case 'l':
+    case 'L':
+        if (a->lock != LOCK_USE)
+            return cli_usage_error(&cmd_build, argv, err,
+                                   "--lock and --locked are given once, "
+                                   "one of them");
+        a->lock = c == 'l' ? LOCK_RENEW : LOCK_REQUIRE;
+        break;
     default:
         return cli_option_error(&cmd_build, c, argv, err);
     }
@@ -381,6 +396,8 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
         {"pull", no_argument, NULL, 'p'},
         {"insecure", no_argument, NULL, 'u'},
         {"cacert", required_argument, NULL, 'a'},
+        {"lock", no_argument, NULL, 'l'},
+        {"locked", no_argument, NULL, 'L'},
         {0},
     };
     int c;
@@ -406,7 +423,8 @@ static int run(int argc, char **argv, struct error *err)
         return -1;
     path = b.args.eif ? b.args.eif : b.args.eif_only;
     if (prepare(&b, err) < 0 || load_image(&b, err) < 0 || amend(&b, err) < 0 ||
-        (path ? write_to_file(&b, path, err) : write_to_store(&b, err)) < 0)
+        (path ? write_to_file(&b, path, err) : write_to_store(&b, err)) < 0 ||
+        build_lock_save(&b.lock, err) < 0)
         return -1;
     print_result(&b);
     return 0;
@@ -416,7 +434,7 @@ const struct subcommand cmd_build = {
     .name = "build",
     .synopsis = "[-f FILE|-] [--eif OUT] [--kernel FILE] [--cmdline TEXT] "
                 "[--root-format erofs|cpio] [--init FILE [--nsm-module FILE]] [--strict] "
-                "[--drop-capabilities] [--pull] [--cacert FILE] [--insecure]",
+                "[--drop-capabilities] [--pull] [--cacert FILE] [--insecure] [--lock|--locked]",
     .summary = "Turn an app image into an EIF",
     .help =
         "Reads the manifest, takes the app image it names, adds capsule-runtime and the manifest,\n"
@@ -440,7 +458,11 @@ const struct subcommand cmd_build = {
         "                           engine has it\n"
         "      --cacert FILE        trust these certificates (PEM) of registries besides the\n"
         "                           system's; may be given several times\n"
-        "      --insecure           let registries speak plain HTTP, and show any certificate\n\n"
+        "      --insecure           let registries speak plain HTTP, and show any certificate\n"
+        "      --lock               write capsule.lock beside the manifest: the digests that its\n"
+        "                           sources lead to. Later builds take these, until it is renewed\n"
+        "      --locked             refuse sources that neither the lock nor a digest in the\n"
+        "                           manifest pins\n\n"
         "SOURCE_DATE_EPOCH lowers later file times and is the build time in the metadata.\n"
         "CAPSULE_IMAGE_MAX bounds the unpacked size of the image in bytes.\n",
     .run = run,

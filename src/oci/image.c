@@ -39,6 +39,7 @@ int image_options_default(struct image_options *o, struct error *err)
 void image_free(struct image *im)
 {
     free(im->reference);
+    free(im->repo_digest);
     tree_free(im->tree);
     image_config_free(&im->config);
     *im = (struct image){0};
@@ -115,6 +116,16 @@ static const struct transport *find(const char *reference, const char **where)
     }
     *where = reference;
     return &transport_bare;
+}
+
+bool image_in_registry(const char *reference, const char **where)
+{
+    const struct transport *t = find(reference, where);
+
+    if (t == &transport_docker && strncmp(*where, "//", 2) == 0)
+        *where += 2;
+    return t == &transport_docker ||
+           (t == &transport_bare && refuse_unsupported(reference, NULL) == 0);
 }
 
 int image_load(const char *reference, const struct image_options *options, struct image *out,

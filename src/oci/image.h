@@ -26,9 +26,10 @@ struct image_options {
 int image_options_default(struct image_options *o, struct error *err);
 
 struct image {
-    char *reference;  /* as the user wrote it */
-    struct digest id; /* digest of the configuration, which names all content */
-    bool has_id;      /* not of a plain directory */
+    char *reference;   /* as the user wrote it */
+    struct digest id;  /* digest of the configuration, which names all content */
+    bool has_id;       /* not of a plain directory */
+    char *repo_digest; /* HOST/NAME@DIGEST, where a registry is known to have it; or NULL */
     struct tree *tree;
     struct image_config config;
 };
@@ -51,6 +52,12 @@ void image_free(struct image *im);
  */
 int image_load(const char *reference, const struct image_options *options, struct image *out,
                struct error *err);
+
+/*
+ * True for `docker://` and bare names, which lead to registries; *where gets what follows the
+ * transport.
+ */
+bool image_in_registry(const char *reference, const char **where);
 
 /* ---- for the transports ---- */
 

@@ -204,6 +204,8 @@ static int pull(const struct reference *ref, const char *host, const struct imag
              kv_str("digest", digest_text(&digest, text)));
     rc = load_top(&p, top, type, options, out, err);
     json_decref(top);
+    if (rc == 0)
+        out->repo_digest = xasprintf("%s/%s@%s", host, ref->name, text);
     return rc;
 }
 
