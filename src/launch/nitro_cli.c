@@ -12,13 +12,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 
 #define RUN_MS        420000 /* it waits for the heartbeat itself: 180 s for ordinary sizes */
 #define TERMINATE_MS  30000
 #define DESCRIBE_MS   30000
-#define UNKNOWN_ID    11    /* E11: an enclave that has ended already */
 #define NO_HEARTBEAT  36    /* E36: nor has it the port for it when another launch is under way */
 #define BOOT_QUICK_MS 60000 /* an E36 that took less is not a heartbeat that did not come */
 
@@ -101,6 +101,13 @@ static int run_enclave(const struct launch_request *req, struct launched *l, str
     return nitro_cli_parse_run(buf_slice(&out), &l->enclave, err);
 }
 
+static bool process_ended(const struct launched *l)
+{
+    struct pollfd p = {.fd = l->end_fd, .events = POLLIN};
+
+    return poll(&p, 1, 0) > 0;
+}
+
 static int terminate_enclave(struct launched *l, struct error *err)
 {
     const char *const args[] = {"terminate-enclave", "--enclave-id", l->enclave.id, NULL};
@@ -110,9 +117,11 @@ static int terminate_enclave(struct launched *l, struct error *err)
     if (l->gone || !l->enclave.id[0])
         return 0;
     l->gone = true;
+    if (process_ended(l))
+        return 0;
     if (nitro_cli_call(args, TERMINATE_MS, NULL, &out, &why) == 0)
         return nitro_cli_parse_terminate(buf_slice(&out), err);
-    if (why.sys == UNKNOWN_ID)
+    if (why.sys == NITRO_CLI_UNKNOWN)
         return 0;
     *err = why;
     return error_hint(err, NITRO_CLI " terminate-enclave --enclave-id %s", l->enclave.id);
