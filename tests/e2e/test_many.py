@@ -74,13 +74,14 @@ class Fleet:
             t.join()
         assert failed == []
 
-    def member(self, port, name):
-        """A process of this capsule: each is the child of the one before."""
-        pid = self.runs[port].process.pid
-        for generation in ("shell", "guard", "runtime", "app"):
-            if generation == name:
-                return pid
-            (pid,) = [child for child, parent in living().items() if parent == pid]
+    def chain(self, port):
+        """The processes of a capsule, each the only child of the one before: capsule-cli, unless it became the
+        capsule-shell, that, the sandbox's guard, its runtime, and the app."""
+        pids = [self.runs[port].process.pid]
+        while children := [pid for pid, parent in living().items() if parent == pids[-1]]:
+            (pid,) = children
+            pids.append(pid)
+        return pids
 
     def stop(self):
         for run in self.runs.values():
@@ -119,13 +120,15 @@ def test_twenty_at_once(fleet):
     assert len(list(trees.iterdir())) == 1
 
     # Whoever is killed, its own processes end, and nobody else's.
-    killed = [("shell", -signal.SIGKILL), ("guard", 1), ("runtime", 108), ("app", 107)]
-    for port, (member, status) in zip(list(fleet.runs), killed):
+    killed = [("the first", 0, -signal.SIGKILL), ("the shell", -4, None), ("the guard", -3, 1), ("the runtime", -2, 108),
+              ("the app", -1, 107)]
+    for port, (member, place, status) in zip(list(fleet.runs), killed):
         before = {p: tree(run.process.pid) for p, run in fleet.runs.items()}
         own = before.pop(port)
-        os.kill(fleet.member(port, member), signal.SIGKILL)
-        fleet.runs.pop(port).ends(status)
-        wait_for(lambda: not own & set(living()), 20, f"the end of all after that of the {member}")
+        os.kill(fleet.chain(port)[place], signal.SIGKILL)
+        got = fleet.runs.pop(port).process.wait(30)
+        assert got == status or (status is None and got != 0), member
+        wait_for(lambda: not own & set(living()), 20, f"the end of all after that of {member}")
         assert {p: tree(run.process.pid) for p, run in fleet.runs.items()} == before, member
         fleet.serves(fleet.runs)
 
