@@ -3,6 +3,7 @@
 import http.client
 import os
 import shutil
+import socket
 import time
 
 from conftest import LAUNCHER, SLOW, wait_for, write_manifest
@@ -92,3 +93,13 @@ def request(port, method, path, body=None, headers=None, seconds=20 * SLOW):
             time.sleep(0.02)
         finally:
             c.close()
+
+
+def ask_to_quit(port):
+    """The server ends before it answers, so this is asked once only."""
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        s.sendall(b"GET /cgi-bin/quit HTTP/1.0\r\n\r\n")
+        try:
+            s.recv(100)
+        except ConnectionResetError:
+            pass

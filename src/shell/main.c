@@ -206,6 +206,7 @@ static int start_enclave(struct shell *sh, struct error *err)
         .log_format = sh->options.log_format,
         .keep_going = turn_while_starting,
         .arg = sh,
+        .other_cid = &sh->other_cid,
     };
 
     if (!sh->launcher)
@@ -242,8 +243,7 @@ static int start(struct shell *sh, struct error *err)
         if (!sh->launcher)
             return -1;
     }
-    if (shell_link_open(sh, err) < 0 || shell_services_start(sh, err) < 0 ||
-        start_enclave(sh, err) < 0)
+    if (shell_link_start(sh, start_enclave, err) < 0)
         return -1;
     log.carrier = status.carrier = sh->carrier;
     sh->log = log_reader_start(&log);

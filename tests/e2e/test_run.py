@@ -18,7 +18,7 @@ import zlib
 import pytest
 
 from conftest import BIN, LAUNCHER, SLOW, Capsule, free_port, in_sandbox, wait_for, write_manifest
-from running import BUSYBOX, Sandbox, request
+from running import BUSYBOX, Sandbox, ask_to_quit, request
 
 pytestmark = pytest.mark.skipif(not BUSYBOX, reason="needs busybox")
 
@@ -35,16 +35,6 @@ def sandbox(capsule, tmp_path, make_rootfs):
 WEB = "httpd -f -p 127.0.0.1:8080 -h /srv & echo $! >/tmp/pid; wait $!; exit 5"
 WEB_FILES = {"srv/index.html": b"hello from inside\n", "srv/cgi-bin/quit": b"#!/bin/sh\nkill $(cat /tmp/pid)\n"}
 INGRESS = [{"listen_port": 8080}]
-
-
-def ask_to_quit(port):
-    """The server ends before it answers, so this is asked once only."""
-    with socket.create_connection(("127.0.0.1", port), 10) as s:
-        s.sendall(b"GET /cgi-bin/quit HTTP/1.0\r\n\r\n")
-        try:
-            s.recv(100)
-        except ConnectionResetError:
-            pass
 
 
 def test_tmp_takes_programs_and_run_does_not(sandbox):
