@@ -18,6 +18,9 @@ enum {
     OPT_LAUNCHER,
     OPT_NAME,
     OPT_DETACH,
+    OPT_ENGINE,
+    OPT_PRIVILEGED,
+    OPT_NETWORK,
     OPT_PULL
 };
 
@@ -72,10 +75,19 @@ static int take_option(int c, struct run *r, char **argv, struct error *err)
                        "of the manifest",
                        err);
     case OPT_PULL:
-        return not_yet("--pull",
-                       "run takes images from the local store, where capsule-cli build "
-                       "puts them",
-                       err);
+        r->pull = true;
+        return 0;
+    case OPT_ENGINE:
+        r->engine = optarg;
+        return 0;
+    case OPT_PRIVILEGED:
+        r->privileged = true;
+        return 0;
+    case OPT_NETWORK:
+        r->host_network = strcmp(optarg, "host") == 0;
+        if (r->host_network || strcmp(optarg, "bridge") == 0)
+            return 0;
+        return cli_usage_error(&cmd_run, argv, err, "--network %s: must be bridge or host", optarg);
     default:
         return cli_option_error(&cmd_run, c, argv, err);
     }
@@ -102,6 +114,9 @@ int run_options_parse(int argc, char **argv, struct run *r, struct error *err)
         {"detach", no_argument, NULL, OPT_DETACH},
         {"mount", required_argument, NULL, OPT_MOUNT},
         {"launcher", required_argument, NULL, OPT_LAUNCHER},
+        {"engine", required_argument, NULL, OPT_ENGINE},
+        {"privileged", no_argument, NULL, OPT_PRIVILEGED},
+        {"network", required_argument, NULL, OPT_NETWORK},
         {"pull", no_argument, NULL, OPT_PULL},
         {0},
     };
@@ -118,5 +133,8 @@ int run_options_parse(int argc, char **argv, struct run *r, struct error *err)
     if (r->operand && r->file && !run_is_file(r->operand))
         return cli_usage_error(&cmd_run, argv, err,
                                "IMAGE and -f together: -f names the image already");
+    if (r->engine && r->operand && run_is_file(r->operand))
+        return cli_usage_error(&cmd_run, argv, err,
+                               "--engine with a file: an engine runs release images, by name");
     return 0;
 }
