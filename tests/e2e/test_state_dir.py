@@ -634,3 +634,134 @@ def test_a_killed_run_of_an_ordinary_user(user):
 def test_root_does_not_hide_an_ordinary_users_data(bench):
     (bench.hostfs / "tree").mkdir(parents=True)
     assert "an ordinary user's runs filled" in bench.refused(32)
+
+
+# ---- capsule-cli mount ----
+
+
+def mount_cli(*args, status=0):
+    r = subprocess.run([BIN / "capsule-cli", "mount", *map(str, args)], capture_output=True, text=True)
+    assert r.returncode == status, (r.stdout, r.stderr)
+    return r
+
+
+def listed(*dirs, status=0):
+    """{directory: [kind, size, used, on disk, file system, used by]}"""
+    lines = mount_cli("ls", *dirs, status=status).stdout.splitlines()
+    rows = [re.split(r"  +", line.strip()) for line in lines]
+    assert rows == [] or rows[0] == ["DIRECTORY", "KIND", "SIZE", "USED", "ON DISK", "FILE SYSTEM", "USED BY"]
+    return {row[0]: row[1:] for row in rows[1:]}
+
+
+def mib(text):
+    return float(text.removesuffix(" MiB"))
+
+
+@needs_loop
+def test_ls(bench):
+    p, served = bench.serve(64)
+    (served / "file").write_bytes(b"x" * (20 * MIB))
+    os.sync()
+    name = str(bench.dir)
+    kind, size, used, on_disk, fs, users = listed(bench.dir)[name]
+    assert (kind, size, fs, users) == ("image", "64 MiB", "mounted", f"state_driver (process {p.pid})")
+    assert 20 <= mib(used) < 30 and 20 <= mib(on_disk) < 40
+    assert listed()[name] == listed(bench.dir)[name], "without DIR: all in use"
+    bench.kill(p)
+    assert listed(bench.dir)[name][4:] == ["left mounted", "nobody"]
+    assert name in listed()
+    bench.once(64)
+    row = listed(bench.dir, bench.dir / "..", status=1)[name]
+    assert row[0] == "image" and row[4:] == ["clean", "nobody"] and 20 <= mib(row[2]) < 35
+    assert name not in listed()
+    os.truncate(bench.image, 30 * MIB)
+    assert listed(bench.dir)[name][4] == "cut off"
+    bench.image.write_bytes(b"x" * 4096)
+    assert listed(bench.dir)[name][4] == "no ext4 in it"
+    bench.image.unlink()
+    assert listed(bench.dir)[name] == ["empty", "-", "-", "-", "-", "nobody"]
+
+
+def test_ls_of_a_plain_directory(user):
+    """Root sees that it is in use, and that it is not its own."""
+    p, _ = user.serve(32)
+    if os.geteuid() == 0:
+        assert "belongs to user 65534" in mount_cli("ls", status=1).stderr
+    else:
+        row = listed()[str(user.dir)]
+        assert row == ["directory", "-", "-", "-", "-", f"state_driver (process {p.pid})"]
+    user.end(p)
+
+
+@needs_loop
+def test_check(bench):
+    bench.once(32)
+    before = bench.image.read_bytes()
+    assert "sound" in mount_cli("check", bench.dir).stdout
+    assert bench.image.read_bytes() == before, "looking changes nothing"
+    p, _ = bench.serve(32)
+    for extra in ([], ["--repair"]):
+        assert f"in use by state_driver (process {p.pid})" in mount_cli("check", bench.dir, *extra, status=1).stderr
+    bench.end(p)
+    assert "was never used" in mount_cli("check", bench.base, status=1).stderr
+    bench.image.unlink()
+    assert "holds no image" in mount_cli("check", bench.dir, status=1).stderr
+
+
+@needs_loop
+def test_repair(bench):
+    p, served = bench.serve(32)
+    (served / "dir").mkdir()
+    (served / "file").write_text("kept")
+    bench.end(p)
+    for command in ("clri dir", "set_super_value state 2"):
+        sh("debugfs", "-w", "-R", command, bench.image)
+    damaged = bench.image.read_bytes()
+    assert listed(bench.dir)[str(bench.dir)][4] == "damaged"
+    r = mount_cli("check", bench.dir, status=1)
+    assert "not sound" in r.stderr and "--repair" in r.stderr and "dir" in r.stdout
+    assert bench.image.read_bytes() == damaged
+    assert "sound" in mount_cli("check", "--repair", bench.dir).stdout
+    mount_cli("check", bench.dir)
+    p, served = bench.serve(32)
+    assert (served / "file").read_text() == "kept"
+    bench.end(p)
+
+
+@needs_loop
+def test_repair_from_a_backup_superblock(bench):
+    p, served = bench.serve(256)
+    (served / "file").write_text("kept")
+    bench.end(p)
+    with open(bench.image, "r+b") as f:
+        f.write(bytes(2048))
+    mount_cli("check", bench.dir, status=1)
+    mount_cli("check", "--repair", bench.dir)
+    p, served = bench.serve(256)
+    assert (served / "file").read_text() == "kept"
+    bench.end(p)
+
+
+@needs_loop
+def test_resize(bench):
+    bench.once(32)
+    mount_cli("resize", bench.dir, 64)
+    assert bench.image.stat().st_size == 64 * MIB
+    err = mount_cli("resize", bench.dir, 48, status=1).stderr
+    assert "64 MiB" in err and "48 MiB" in err
+    mount_cli("resize", bench.dir, 64)
+    p, served = bench.serve(64)
+    assert os.statvfs(served).f_blocks * os.statvfs(served).f_frsize > 40 * MIB
+    assert "in use by" in mount_cli("resize", bench.dir, 128, status=1).stderr
+    assert bench.image.stat().st_size == 64 * MIB
+    bench.end(p)
+    bench.image.unlink()
+    assert "holds no image" in mount_cli("resize", bench.dir, 64, status=1).stderr
+    assert not bench.image.exists()
+
+
+@pytest.mark.parametrize("args", [[], ["frobnicate"], ["check"], ["check", "a", "b"], ["resize", "a"],
+                                  ["resize", "a", "0"], ["resize", "a", "9000000000000"], ["resize", "a", "-1"],
+                                  ["check", "--fix", "a"]])
+def test_wrong_usage(args):
+    assert "mount --help" in mount_cli(*args, status=2).stderr
