@@ -194,12 +194,12 @@ static dev_t device_of(const struct state_dir *sd, const char *mnt)
     return fstatat(sd->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? st.st_dev : 0;
 }
 
-static void detach(struct state_dir *sd, dev_t dev)
+static void detach(struct state_dir *sd, const char *mnt, dev_t dev)
 {
     char users[256];
 
     state_users(&(struct state_wanted){.dev = dev, .mount = dev}, users, sizeof(users));
-    if (umount_at(sd, sd->mnt, MNT_DETACH) < 0)
+    if (umount_at(sd, mnt, MNT_DETACH) < 0)
         return;
     log_warn(COMPONENT,
              "still in use, so the host mount was detached and goes when its last user does",
@@ -221,30 +221,39 @@ static bool loop_gone(struct state_dir *sd, char loop[STATE_LOOP_SIZE], dev_t *n
     return true;
 }
 
-int state_unmount(struct state_dir *sd, struct error *err)
+static int take_down(struct state_dir *sd, const char *mnt, struct error *err)
 {
     char loop[STATE_LOOP_SIZE];
-    dev_t dev, number;
-    int rc, sys;
+    dev_t dev = device_of(sd, mnt), number;
+    int sys = umount_patiently(sd, mnt);
 
-    if (!sd->mnt[0])
-        return 0;
-    rc = write_out(sd, err);
-    dev = device_of(sd, sd->mnt);
-    sys = umount_patiently(sd, sd->mnt);
     if (sys == EBUSY)
-        detach(sd, dev);
+        detach(sd, mnt, dev);
     else if (sys == 0)
         loop_gone(sd, loop, &number);
     else if (sys != EINVAL) /* nothing mounted there: somebody was faster */
         return error_sys(err, sys, "unmounting %s/" STATE_HOSTFS "/%s/" STATE_MNT_DATA, sd->path,
-                         sd->mnt);
-    if (remove_mount_point(sd, sd->mnt) < 0)
-        return error_sys(err, errno,
-                         "removing the mount point %s/" STATE_HOSTFS "/%s (all in it is left as "
-                         "it is)",
-                         sd->path, sd->mnt);
-    sd->mnt[0] = '\0';
+                         mnt);
+    if (remove_mount_point(sd, mnt) == 0)
+        return 0;
+    return error_sys(err, errno,
+                     "removing the mount point %s/" STATE_HOSTFS "/%s (all in it is left as it is)",
+                     sd->path, mnt);
+}
+
+int state_unmount(struct state_dir *sd, struct error *err)
+{
+    struct error second = {0};
+    int rc;
+
+    if (!sd->mnt[0])
+        return 0;
+    rc = write_out(sd, err);
+    if (take_down(sd, sd->mnt, rc < 0 ? &second : err) < 0 && rc == 0)
+        rc = -1;
+    else if (second.kind != ERR_NONE)
+        log_error(COMPONENT, second.msg);
+    sd->mnt[0] = '\0'; /* what could not be undone is the next run's */
     return rc;
 }
 
