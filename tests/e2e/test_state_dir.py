@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import stat
 import subprocess
 import tempfile
@@ -13,51 +12,10 @@ import tempfile
 import pytest
 
 from conftest import BIN, wait_for
+from mounting import HOSTFS, MIB, as_root, loops_below, mounts_below, needs_loop, own_mounts, release_below, sh
 
 DRIVER = BIN.parent / "tests/unit/state_driver"
-HOSTFS = ".capsule-hostfs"
-MIB = 1 << 20
-
-
-def no_loop():
-    if os.geteuid() != 0:
-        return "needs root"
-    for program in ("mkfs.ext4", "e2fsck", "resize2fs", "debugfs", "losetup"):
-        if not shutil.which(program, path="/usr/sbin:/sbin:" + os.environ["PATH"]):
-            return f"needs {program}"
-    if subprocess.run(["losetup", "-f"], capture_output=True).returncode != 0:
-        return "needs a loop device"
-    return None
-
-
-needs_loop = pytest.mark.skipif(bool(no_loop()), reason=str(no_loop()))
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-def sh(*argv, check=True, **kw):
-    return subprocess.run(list(map(str, argv)), check=check, capture_output=True, text=True, **kw)
-
-
-def mounts_below(path):
-    """Mount points at or below a path, the last one mounted first."""
-    found = []
-    for line in open("/proc/self/mountinfo"):
-        where = line.split()[4].replace("\\040", " ")
-        if where == str(path) or where.startswith(f"{path}/"):
-            found.append(where)
-    return found[::-1]
-
-
-def loops_below(path):
-    """Loop devices whose backing file lies, or lay, below a path."""
-    found = []
-    for entry in pathlib.Path("/sys/block").glob("loop*/loop/backing_file"):
-        try:
-            if entry.read_text().startswith(f"{path}/"):
-                found.append(f"/dev/{entry.parts[3]}")
-        except OSError:
-            pass
-    return found
+pytestmark = pytest.mark.usefixtures("own_mounts")
 
 
 class Bench:
@@ -114,13 +72,7 @@ class Bench:
             if p.poll() is None:
                 p.kill()
             p.communicate()
-        for where in mounts_below(self.base):
-            subprocess.run(["umount", "-l", where])
-        for loop in loops_below(self.base):
-            subprocess.run(["losetup", "-d", loop], capture_output=True)
-        left = mounts_below(self.base)
-        assert not left, left
-        wait_for(lambda: not loops_below(self.base), what="the loop devices' end")
+        release_below(self.base)
 
 
 @pytest.fixture
@@ -647,7 +599,9 @@ def mount_cli(*args, status=0):
 
 def listed(*dirs, status=0):
     """{directory: [kind, size, used, on disk, file system, used by]}"""
-    lines = mount_cli("ls", *dirs, status=status).stdout.splitlines()
+    r = subprocess.run([BIN / "capsule-cli", "mount", "ls", *dirs], capture_output=True, text=True)
+    assert r.returncode == status or not dirs, r.stderr  # without, it finds other tests' as well
+    lines = r.stdout.splitlines()
     rows = [re.split(r"  +", line.strip()) for line in lines]
     assert rows == [] or rows[0] == ["DIRECTORY", "KIND", "SIZE", "USED", "ON DISK", "FILE SYSTEM", "USED BY"]
     return {row[0]: row[1:] for row in rows[1:]}
