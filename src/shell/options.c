@@ -20,6 +20,9 @@ const char shell_help[] =
     "  --publish-all         every ingress port that no -p names on the same host port\n"
     "  --debug-mode          debug enclave: console attached, measurements all zero\n"
     "  --attach DIR          start nothing: serve the enclave whose carrier directory is DIR\n"
+    "  --report-fd N         tell the program that started this one, on descriptor N, what comes\n"
+    "                        up: lines `launcher NAME`, `cid N`, `port [ADDR:]HOST:CONTAINER`,\n"
+    "                        and `app started`\n"
     "  --signal-status       end with 128 + signal instead of 109, as capsule-cli run does\n"
     "  -v                    more log lines; twice for more\n"
     "  --log-format FORMAT   text (default) or json, for our lines and the app's\n"
@@ -39,6 +42,7 @@ enum {
     OPT_ATTACH,
     OPT_PUBLISH_ALL,
     OPT_SIGNAL_STATUS,
+    OPT_REPORT,
     OPT_LOG_FORMAT,
     OPT_HELP,
     OPT_VERSION
@@ -54,6 +58,7 @@ static const struct option long_options[] = {
     {"attach", required_argument, NULL, OPT_ATTACH},
     {"publish", required_argument, NULL, 'p'},
     {"publish-all", no_argument, NULL, OPT_PUBLISH_ALL},
+    {"report-fd", required_argument, NULL, OPT_REPORT},
     {"signal-status", no_argument, NULL, OPT_SIGNAL_STATUS},
     {"log-format", required_argument, NULL, OPT_LOG_FORMAT},
     {"help", no_argument, NULL, OPT_HELP},
@@ -101,6 +106,8 @@ static int take(int opt, char **argv, struct shell_options *o, struct error *err
     case OPT_PUBLISH_ALL:
         o->publish_all = true;
         return 0;
+    case OPT_REPORT:
+        return take_number("--report-fd", 3, &o->report_fd, err);
     case OPT_SIGNAL_STATUS:
         o->signal_status = true;
         return 0;
