@@ -11,6 +11,7 @@ extern const struct subcommand cmd_run;
 
 static void run_free(struct run *r)
 {
+    run_mounts_free(&r->mounts);
     free(r->image);
     free(r->eif);
     buf_free(&r->manifest);
@@ -49,17 +50,32 @@ static void end(struct run *r, int status)
         log_warn("run", "how this run ended is not recorded", kv_str("reason", why.msg));
 }
 
+/* The shell, between the beginning and the end of its host mounts. */
+static int serve(struct run *r, int signals, void (*up)(void *arg), void *arg, struct error *err)
+{
+    struct error why = {0};
+    int status;
+
+    if (run_mounts_prepare(&r->mounts, err) < 0)
+        return -1;
+    status = run_shell(r, signals, up, arg, err);
+    if (run_mounts_release(&r->mounts, &why) == 0)
+        return status;
+    error_print("capsule-cli", &why);
+    return status == 0 ? 1 : status;
+}
+
 static int start(struct run *r, int signals, struct error *err)
 {
     AUTO_FD int told = -1;
     int status, rc;
 
     if (!r->detach)
-        return run_shell(r, signals, NULL, NULL, err);
+        return serve(r, signals, NULL, NULL, err);
     rc = run_detach(r, signals, &told, &status, err);
     if (rc <= 0)
         return rc < 0 ? -1 : status;
-    return run_shell(r, signals, run_detached_up, &told, err);
+    return serve(r, signals, run_detached_up, &told, err);
 }
 
 static int run(int argc, char **argv, struct error *err)
@@ -72,7 +88,7 @@ static int run(int argc, char **argv, struct error *err)
     int status;
 
     if (run_options_parse(argc, argv, &r, err) < 0 || run_image_find(&r, &m, err) < 0 ||
-        manifest_check_available(m, err) < 0)
+        manifest_check_available(m, err) < 0 || run_mounts_bind(&r.mounts, m, err) < 0)
         return -1;
     signals = run_signals_open(err);
     if (signals < 0 || begin(&r, m, err) < 0)
@@ -105,7 +121,10 @@ const struct subcommand cmd_run = {
         "      --name NAME        what ps, logs and stop call this run\n"
         "      --detach           go to the background once the app has been started, and print\n"
         "                         the run's ID; its output goes to its log (capsule-cli logs)\n"
-        "      --mount NAME=DIR   not available in this version\n"
+        "      --mount NAME=DIR[:ro]\n"
+        "                         keep the bytes of the manifest's mount NAME in DIR; :ro lets "
+        "the\n"
+        "                         app only read (see docs/host-mounts.md)\n"
         "      --pull             not available in this version\n"
         "\n"
         "Exit status: the app's; 107 killed by a signal, 108 failed in the enclave, 128 + signal\n"

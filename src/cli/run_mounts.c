@@ -208,16 +208,10 @@ void run_mounts_args(const struct run_mounts *m, char ***args)
     }
 }
 
-static int by_value(const void *a, const void *b)
-{
-    return *(const int *)a - *(const int *)b;
-}
-
 size_t run_mounts_locks(const struct run_mounts *m, int fds[MANIFEST_MOUNTS_MAX])
 {
     for (size_t i = 0; i < m->count; i++)
         fds[i] = state_dir_lock_fd(m->items[i].state);
-    qsort(fds, m->count, sizeof(fds[0]), by_value);
     return m->count;
 }
 

@@ -42,10 +42,7 @@ int run_mounts_bind(struct run_mounts *m, const struct manifest *manifest, struc
 int run_mounts_prepare(struct run_mounts *m, struct error *err);
 /* Adds "--mount", "NAME=PATH[:ro]" for each prepared one to a list as in base/strv.h. */
 void run_mounts_args(const struct run_mounts *m, char ***args);
-/*
- * The descriptors of their locks, for the process that serves them to inherit; ascending. Returns
- * how many.
- */
+/* The descriptors of their locks, for the process that serves them to inherit. Returns how many. */
 size_t run_mounts_locks(const struct run_mounts *m, int fds[MANIFEST_MOUNTS_MAX]);
 /* Releases in reverse order; the first error is in *err, the rest is done all the same. */
 int run_mounts_release(struct run_mounts *m, struct error *err);

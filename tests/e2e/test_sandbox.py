@@ -750,7 +750,6 @@ FAILING = [
     ([], "capsule.yaml", ""),
     (["missing.eif"], "missing.eif", ""),
     (["./broken.eif"], "./broken.eif", ""),
-    (["a", "--mount", "a=b"], "--mount: not available in this version", "host mounts"),
     (["a", "--pull"], "--pull: not available in this version", "local store"),
 ]
 
