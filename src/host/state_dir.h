@@ -106,8 +106,8 @@ int state_dir_report(struct state_dir *sd, struct state_report *out, struct erro
  */
 void state_dir_discover(char ***paths);
 /*
- * e2fsck of the image: without `repair` it changes nothing. What it printed is appended to `out`,
- * cut to the last 64 KiB. Returns 1 when the file system is, or now is, sound; 0 when it is not;
+ * e2fsck of the image: without `repair` it changes nothing. What it printed, at most 64 KiB, is
+ * appended to `out`. Returns 1 when the file system is, or now is, sound; 0 when it is not;
  * -1 when it could not be checked, ERR_EXISTS when it is in use.
  */
 int state_dir_check(struct state_dir *sd, bool repair, struct buf *out, struct error *err);

@@ -36,9 +36,10 @@ int state_image_open(struct state_dir *sd, int flags, int *fd, struct stat *st, 
     return 1;
 }
 
-bool state_image_blank(int fd, const struct stat *st)
+bool state_image_blank(int fd)
 {
-    return st->st_blocks == 0 || (lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO);
+    /* Not by the count of blocks: what was just written may have none yet. */
+    return lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO;
 }
 
 static bool read_super(int fd, struct ext4_super *out)
@@ -298,7 +299,7 @@ int state_image_ready(struct state_dir *sd, uint64_t size_mb, struct error *err)
     rc = state_image_open(sd, O_RDWR, &fd, &st, err);
     if (rc < 0)
         return -1;
-    if (rc == 0 || state_image_blank(fd, &st))
+    if (rc == 0 || state_image_blank(fd))
         return create(sd, size_mb * MIB, err);
     if ((st.st_mode & 077) != 0 && fchmod(fd, 0600) < 0)
         return error_sys(err, errno, "closing %s/" STATE_IMAGE_SHOWN " to others", sd->path);

@@ -41,7 +41,7 @@ void state_unlock(struct state_dir *sd);
  */
 int state_image_open(struct state_dir *sd, int flags, int *fd, struct stat *st, struct error *err);
 /* Whether nothing was ever written to it, which a crash of the reference leaves. */
-bool state_image_blank(int fd, const struct stat *st);
+bool state_image_blank(int fd);
 /* Under the lock and not mounted: makes it, mends what a crash left, and brings it to size. */
 int state_image_ready(struct state_dir *sd, uint64_t size_mb, struct error *err);
 /* The report's image part. */
@@ -96,7 +96,8 @@ void state_users_of_suffix(const char *suffix, char ***paths);
 /*
  * Runs one in .capsule-hostfs, with the lock's descriptor, so that the directory stays locked if
  * we are killed. `finish`: it then runs to its end all the same, since stopping it half-way is
- * worse. What it printed goes to `out`, cut to the last 64 KiB. Returns its exit status; -1 when
+ * worse. The end of the first MiB that it printed, up to STATE_TOOL_OUTPUT_MAX bytes, is
+ * appended to `out`. Returns its exit status; -1 when
  * it cannot be run or was killed.
  */
 int state_tool_run(struct state_dir *sd, const char *const *argv, bool finish, struct buf *out,

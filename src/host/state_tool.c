@@ -6,7 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
+
+#define PRINT_MAX (1 << 20) /* bytes */
 
 /* They lie where an ordinary PATH does not reach. */
 static char *find_program(const char *name, struct error *err)
@@ -28,27 +31,55 @@ static char *find_program(const char *name, struct error *err)
     return path;
 }
 
-static void keep_tail(struct buf *out, const uint8_t *ptr, size_t len)
+/*
+ * Where it prints to: memory that takes PRINT_MAX bytes and refuses the rest. Not a pipe, whose end
+ * would kill a program that is to finish without us.
+ */
+static int open_print(struct error *err)
 {
-    if (buf_append(out, ptr, len) == 0)
-        return;
-    buf_consume(out, out->len / 2);
-    if (buf_append(out, ptr, len) < 0)
-        buf_clear(out);
+    int fd = memfd_create("output", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd >= 0 && ftruncate(fd, PRINT_MAX) == 0 &&
+        fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK) == 0)
+        return fd;
+    error_sys(err, errno, "making memory for a program's output");
+    fd_close(&fd);
+    return -1;
 }
 
-static int read_output(int fd, struct buf *out, const char *name, struct error *err)
+/* The program's descriptors share our file position, which so tells how much it printed. */
+static int read_print(int fd, const char *name, struct buf *out, struct error *err)
 {
-    uint8_t chunk[4096];
-    ssize_t n;
+    off_t end = lseek(fd, 0, SEEK_CUR);
+    size_t len = end > (off_t)STATE_TOOL_OUTPUT_MAX ? STATE_TOOL_OUTPUT_MAX
+                 : end > 0                          ? (size_t)end
+                                                    : 0;
+    uint8_t *to = buf_reserve(out, len);
 
-    while ((n = read(fd, chunk, sizeof(chunk))) != 0) {
-        if (n < 0 && errno != EINTR)
-            return error_sys(err, errno, "reading what %s prints", name);
-        if (n > 0)
-            keep_tail(out, chunk, (size_t)n);
-    }
+    if (!to)
+        return error_set(err, ERR_LIMIT, "no room for what %s printed", name);
+    if (len > 0 && fd_pread_full(fd, to, len, end - (off_t)len, name, err) < 0)
+        return -1;
+    out->len += len;
     return 0;
+}
+
+static int start(struct state_dir *sd, const char *const *argv, bool finish, int print,
+                 struct proc *out, struct error *err)
+{
+    char dir[32];
+
+    snprintf(dir, sizeof(dir), "/proc/self/fd/%d", sd->fd);
+    return proc_start(&(struct proc_spec){.argv = argv,
+                                          .stdin_fd = -1,
+                                          .stdout_fd = print,
+                                          .stderr_fd = print,
+                                          .keep_fds = &sd->lock,
+                                          .keep_count = 1,
+                                          .die_with_parent = !finish,
+                                          .new_session = finish,
+                                          .dir = dir},
+                      out, err);
 }
 
 int state_tool_run(struct state_dir *sd, const char *const *argv, bool finish, struct buf *out,
@@ -57,10 +88,9 @@ int state_tool_run(struct state_dir *sd, const char *const *argv, bool finish, s
     AUTO_FREE char *program = find_program(argv[0], err);
     CLEANUP(proc_kill) struct proc p = PROC_NONE;
     AUTO_FREE const char **args = NULL;
-    AUTO_FD int read_end = -1;
-    char dir[32];
+    AUTO_FD int print = -1;
+    int status = 0;
     size_t n = 0;
-    int ends[2], status = 0;
 
     if (!program)
         return -1;
@@ -70,25 +100,9 @@ int state_tool_run(struct state_dir *sd, const char *const *argv, bool finish, s
     args[0] = program;
     for (size_t i = 1; i < n; i++)
         args[i] = argv[i];
-    snprintf(dir, sizeof(dir), "/proc/self/fd/%d", sd->fd);
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return error_sys(err, errno, "running %s", argv[0]);
-    read_end = ends[0];
-    if (proc_start(&(struct proc_spec){.argv = args,
-                                       .stdin_fd = -1,
-                                       .stdout_fd = ends[1],
-                                       .stderr_fd = ends[1],
-                                       .keep_fds = &sd->lock,
-                                       .keep_count = 1,
-                                       .die_with_parent = !finish,
-                                       .new_session = finish,
-                                       .dir = dir},
-                   &p, err) < 0) {
-        close(ends[1]);
-        return -1;
-    }
-    close(ends[1]);
-    if (read_output(read_end, out, argv[0], err) < 0 || proc_wait(&p, -1, &status, err) < 0)
+    print = open_print(err);
+    if (print < 0 || start(sd, args, finish, print, &p, err) < 0 ||
+        proc_wait(&p, -1, &status, err) < 0 || read_print(print, argv[0], out, err) < 0)
         return -1;
     if (!WIFEXITED(status))
         return error_set(err, ERR_IO, "%s: killed by signal %d", argv[0], WTERMSIG(status));

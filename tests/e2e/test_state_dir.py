@@ -201,6 +201,32 @@ def test_killed_while_it_formats(bench):
 
 
 @needs_loop
+def test_killed_while_it_grows(bench):
+    """What changes the file system is let finish, and nobody else gets in meanwhile."""
+    bench.once(32)
+    real, wrapper = bench.base / "resize2fs", bench.base / "wrapper"
+    shutil.copy("/usr/sbin/resize2fs", real)
+    wrapper.write_text(f"""#!/bin/sh
+touch '{bench.base}/begun'
+until [ -e '{bench.base}/go' ]; do sleep 0.02; done
+echo told to nobody
+'{real}' "$@" && touch '{bench.base}/done'
+""")
+    wrapper.chmod(0o755)
+    wrap = 'mount --bind "$0" /usr/sbin/resize2fs && exec "$@"'
+    p = bench.start(64, prefix=["unshare", "--mount", "sh", "-c", wrap, wrapper])
+    wait_for(lambda: (bench.base / "begun").exists(), what="resize2fs")
+    p.kill()
+    p.wait()
+    assert "in use by resize2fs (process" in bench.refused(64)
+    (bench.base / "go").touch()
+    wait_for(lambda: (bench.base / "done").exists(), what="its end")
+    wait_for(lambda: bench.start(64).communicate(input="")[0], what="a run after it")
+    assert super_field(bench.image, "Filesystem state") == "clean"
+    assert not (bench.hostfs / "disk.img.grow").exists()
+
+
+@needs_loop
 def test_a_killed_run_is_cleaned_up_by_the_next(bench):
     p, first = bench.serve(32)
     fd = os.open(first / "file", os.O_CREAT | os.O_WRONLY)
@@ -512,6 +538,8 @@ def test_a_disk_that_fills_up_is_reported_at_the_end(bench, small_disk):
     err = bench.end(p, status=1)
     assert "writing out the host mount" in err and "may be lost" in err
     assert not mounts_below(disk / "state")
+    (disk / "filler").unlink()
+    assert "the file system was" in bench.once(64), "the next run checks it"
 
 
 @as_root
