@@ -13,6 +13,7 @@ extern const struct subcommand cmd_run;
 
 static void run_free(struct run *r)
 {
+    run_mounts_free(&r->mounts);
     free(r->image);
     free(r->eif);
     container_engine_close(&r->through);
@@ -60,17 +61,33 @@ static int go(struct run *r, const struct manifest *m, int signals, void (*up)(v
     return run_shell(r, signals, up, arg, err);
 }
 
+/* That, between the beginning and the end of its host mounts. */
+static int serve(struct run *r, const struct manifest *m, int signals, void (*up)(void *arg),
+                 void *arg, struct error *err)
+{
+    struct error why = {0};
+    int status;
+
+    if (run_mounts_prepare(&r->mounts, err) < 0)
+        return -1;
+    status = go(r, m, signals, up, arg, err);
+    if (run_mounts_release(&r->mounts, &why) == 0)
+        return status;
+    error_print("capsule-cli", &why);
+    return status == 0 ? 1 : status;
+}
+
 static int start(struct run *r, const struct manifest *m, int signals, struct error *err)
 {
     AUTO_FD int told = -1;
     int status, rc;
 
     if (!r->detach)
-        return go(r, m, signals, NULL, NULL, err);
+        return serve(r, m, signals, NULL, NULL, err);
     rc = run_detach(r, signals, &told, &status, err);
     if (rc <= 0)
         return rc < 0 ? -1 : status;
-    return go(r, m, signals, run_detached_up, &told, err);
+    return serve(r, m, signals, run_detached_up, &told, err);
 }
 
 /* What only the other way of running has. */
@@ -87,6 +104,17 @@ static int check_options(const struct run *r, struct error *err)
     return error_hint(err, "to run an image of an engine, say which: --engine docker");
 }
 
+/* An image that only an engine has may come without a manifest that is known here. */
+static int bind_mounts(struct run *r, const struct manifest *m, struct error *err)
+{
+    if (m)
+        return run_mounts_bind(&r->mounts, m, err);
+    if (r->mounts.count == 0)
+        return 0;
+    error_set(err, ERR_USAGE, "--mount: the manifest of %s is not known here", r->image);
+    return error_hint(err, "name it with -f");
+}
+
 static int run(int argc, char **argv, struct error *err)
 {
     CLEANUP(run_free)
@@ -97,7 +125,8 @@ static int run(int argc, char **argv, struct error *err)
     int status;
 
     if (run_options_parse(argc, argv, &r, err) < 0 || run_image_find(&r, &m, err) < 0 ||
-        (m && manifest_check_available(m, err) < 0) || check_options(&r, err) < 0)
+        (m && manifest_check_available(m, err) < 0) || check_options(&r, err) < 0 ||
+        bind_mounts(&r, m, err) < 0)
         return -1;
     signals = run_signals_open(err);
     if (signals < 0 || begin(&r, m, err) < 0)
@@ -131,7 +160,10 @@ const struct subcommand cmd_run = {
         "      --name NAME        what ps, logs and stop call this run\n"
         "      --detach           go to the background once the app has been started, and print\n"
         "                         the run's ID; its output goes to its log (capsule-cli logs)\n"
-        "      --mount NAME=DIR   not available in this version\n"
+        "      --mount NAME=DIR[:ro]\n"
+        "                         keep the bytes of the manifest's mount NAME in DIR; :ro lets "
+        "the\n"
+        "                         app only read (see docs/host-mounts.md)\n"
         "      --engine ENGINE    run IMAGE in a container of docker, podman, or the engine at\n"
         "                         this socket; it is pulled when the engine does not have it\n"
         "      --pull             with an engine: pull it in any case\n"

@@ -11,6 +11,7 @@ extern const struct subcommand cmd_eif;
 extern const struct subcommand cmd_explain;
 extern const struct subcommand cmd_measure;
 extern const struct subcommand cmd_logs;
+extern const struct subcommand cmd_mount;
 extern const struct subcommand cmd_prune;
 extern const struct subcommand cmd_ps;
 extern const struct subcommand cmd_run;
@@ -24,4 +25,7 @@ const struct subcommand *const cli_subcommands[] = {
     &cmd_client, &cmd_eif, &cmd_validate, &cmd_explain, &cmd_schema, NULL,
     &cmd_build,  &cmd_run,    &cmd_ps,  &cmd_logs,     &cmd_stop,    &cmd_prune,  &cmd_doctor,
     &cmd_attest, &cmd_client, &cmd_eif, &cmd_validate, &cmd_explain, &cmd_schema, NULL,
+    &cmd_build, &cmd_run,      &cmd_ps,      &cmd_logs,   &cmd_stop,
+    &cmd_prune, &cmd_mount,    &cmd_doctor,  &cmd_attest, &cmd_client,
+    &cmd_eif,   &cmd_validate, &cmd_explain, &cmd_schema, NULL,
 };

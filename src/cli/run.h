@@ -4,6 +4,7 @@
 
 #include "base/proc.h"
 #include "cli/publish.h"
+#include "cli/run_mounts.h"
 #include "container/engine.h"
 #include "manifest/manifest.h"
 #include "runs/registry.h"
@@ -15,6 +16,7 @@ struct run {
     const char *launcher;
     const char *name;
     struct publish_list ports;
+    struct run_mounts mounts;
     bool publish_all;
     bool debug;
     bool detach;

@@ -8,15 +8,17 @@
 #include "container/watch.h"
 #include "oci/credentials.h"
 #include "oci/reference.h"
+#include "oci/registry_hosts.h"
 #include "vsock/status.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
-#define BODY_MAX  ((size_t)512 << 10)
-#define ARGS_MAX  (16 + 2 * PUBLISH_MAX)
-#define PORTS_MAX (PUBLISH_MAX + 256)
+#define BODY_MAX   ((size_t)512 << 10)
+#define ARGS_MAX   (16 + 2 * PUBLISH_MAX + 2 * MANIFEST_MOUNTS_MAX)
+#define PORTS_MAX  (PUBLISH_MAX + 256)
+#define MOUNTED_AT "/mnt/capsule-hostfs-data/" /* in the container, as in the reference's */
 
 /* ---- the image ---- */
 
@@ -55,10 +57,12 @@ static bool on_pull_line(void *arg, const char *line)
 static void find_credentials(const char *image, struct credentials *out)
 {
     AUTO_REFERENCE struct reference ref = {0};
+    AUTO_FREE char *host = NULL;
     struct error why = {0};
 
-    if (reference_parse(slice_str(image), &ref, &why) < 0 ||
-        credentials_find(ref.host ? ref.host : "docker.io", ref.name, out, &why) < 0)
+    if (reference_parse(slice_str(image), &ref, &why) == 0)
+        host = ref.host ? xstrdup(ref.host) : registry_default_host(&why);
+    if (!host || credentials_find(host, ref.name, out, &why) < 0)
         log_warn("pull", "goes without credentials", kv_str("reason", why.msg));
 }
 
@@ -89,7 +93,15 @@ struct parts {
     char texts[PUBLISH_MAX][PUBLISH_TEXT_SIZE];
     struct container_port ports[PORTS_MAX];
     size_t port_count;
+    struct container_bind binds[MANIFEST_MOUNTS_MAX];
+    char **mounts; /* strv: where the binds are seen inside, then what --mount says of each */
 };
+
+static void parts_free(struct parts **p)
+{
+    strv_free((*p)->mounts);
+    free(*p);
+}
 
 static void add(struct parts *p, const char *word)
 {
@@ -160,21 +172,47 @@ static int fill_ports(const struct run *r, const struct manifest *m, struct part
     return 0;
 }
 
+/* State directories are mounted by us; inside, the shell only serves them. */
+static void fill_mounts(const struct run *r, struct parts *p)
+{
+    size_t count = r->mounts.count;
+
+    for (size_t i = 0; i < count; i++) {
+        AUTO_FREE char *target = xasprintf(MOUNTED_AT "%s", r->mounts.items[i].name);
+
+        strv_add(&p->mounts, target);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct run_mount *m = &r->mounts.items[i];
+        AUTO_FREE char *value =
+            xasprintf("%s=%s%s", m->name, p->mounts[i], m->read_only ? ":ro" : "");
+
+        p->binds[i] =
+            (struct container_bind){state_dir_served(m->state), p->mounts[i], m->read_only};
+        strv_add(&p->mounts, value);
+        add(p, "--mount");
+        add(p, p->mounts[count + i]);
+    }
+}
+
 static int create(struct run *r, const struct manifest *m, char id[CONTAINER_ID_MAX + 1],
                   struct error *err)
 {
-    AUTO_FREE struct parts *p = xcalloc(1, sizeof(*p));
+    CLEANUP(parts_free) struct parts *p = xcalloc(1, sizeof(*p));
     AUTO_BUF struct buf body = BUF(BODY_MAX);
     struct container_spec spec = {.image = r->image,
                                   .command = p->args,
                                   .run = r->record.id,
                                   .name = r->record.name,
                                   .ports = p->ports,
+                                  .binds = p->binds,
+                                  .bind_count = r->mounts.count,
                                   .device = access(CONTAINER_DEVICE, F_OK) == 0,
                                   .privileged = r->privileged,
                                   .host_network = r->host_network};
 
     fill_args(r, p);
+    fill_mounts(r, p);
     if (fill_ports(r, m, p, err) < 0)
         return -1;
     spec.port_count = p->port_count;

@@ -71,10 +71,7 @@ static int take_option(int c, struct run *r, char **argv, struct error *err)
         r->detach = true;
         return 0;
     case OPT_MOUNT:
-        return not_yet("--mount",
-                       "host mounts come with a later version; leave storage.mounts out "
-                       "of the manifest",
-                       err);
+        return run_mounts_add(&r->mounts, optarg, err);
     case OPT_PULL:
         r->pull = true;
         return 0;

@@ -1,5 +1,6 @@
 /* capsule-shell as a child of `capsule-cli run`. */
 #include "base/file.h"
+#include "base/strv.h"
 #include "cli/cli.h"
 #include "cli/run.h"
 
@@ -44,7 +45,7 @@ static char *shell_program(void)
     return xstrdup(SHELL);
 }
 
-#define ARGS_MAX (32 + 2 * PUBLISH_MAX)
+#define ARGS_MAX (32 + 2 * PUBLISH_MAX + 2 * MANIFEST_MOUNTS_MAX)
 
 struct args {
     const char *v[ARGS_MAX];
@@ -61,7 +62,14 @@ static void add(struct args *a, const char *word)
 struct texts {
     char manifest[32], report[16], cpus[16], memory[16];
     char ports[PUBLISH_MAX][PUBLISH_TEXT_SIZE];
+    char **mounts; /* strv */
 };
+
+static void texts_free(struct texts **t)
+{
+    strv_free((*t)->mounts);
+    free(*t);
+}
 
 static void fill_args(const struct run *r, struct texts *t, struct args *a)
 {
@@ -98,6 +106,9 @@ static void fill_args(const struct run *r, struct texts *t, struct args *a)
         add(a, "-p");
         add(a, publish_format(&r->ports.items[i], t->ports[i]));
     }
+    run_mounts_args(&r->mounts, &t->mounts);
+    for (size_t i = 0; i < strv_len(t->mounts); i++)
+        add(a, t->mounts[i]);
 }
 
 /* A standard stream that was closed becomes /dev/null. */
@@ -106,11 +117,18 @@ static int stream(int fd)
     return fcntl(fd, F_GETFD) < 0 ? -1 : fd;
 }
 
+static int ascending(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
 static int start(const struct run *r, int manifest, int report, struct proc *out, struct error *err)
 {
     AUTO_FREE char *program = shell_program();
-    AUTO_FREE struct texts *t = xcalloc(1, sizeof(*t));
-    int keep[2] = {manifest < report ? manifest : report, manifest < report ? report : manifest};
+    CLEANUP(texts_free) struct texts *t = xcalloc(1, sizeof(*t));
+    /* With the locks a shell that outlives us keeps its directories. */
+    int keep[2 + MANIFEST_MOUNTS_MAX] = {manifest, report};
+    size_t keep_count = 2 + run_mounts_locks(&r->mounts, keep + 2);
     struct args a = {0};
     /* In a group of its own Ctrl-C reaches it once, through us. If we are killed it stops in order.
      */
@@ -119,10 +137,11 @@ static int start(const struct run *r, int manifest, int report, struct proc *out
                                    .stdout_fd = stream(STDOUT_FILENO),
                                    .stderr_fd = stream(STDERR_FILENO),
                                    .keep_fds = keep,
-                                   .keep_count = ARRAY_LEN(keep),
+                                   .keep_count = keep_count,
                                    .end_signal = SIGTERM,
                                    .new_group = true};
 
+    qsort(keep, keep_count, sizeof(keep[0]), ascending);
     snprintf(t->manifest, sizeof(t->manifest), "/proc/self/fd/%d", manifest);
     snprintf(t->report, sizeof(t->report), "%d", report);
     add(&a, program);

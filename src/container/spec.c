@@ -85,7 +85,7 @@ static void put_mounts(struct json_writer *w, const struct container_spec *s)
         put(w, "Type", "bind");
         put(w, "Source", s->binds[i].source);
         put(w, "Target", s->binds[i].target);
-        put_flag(w, "ReadOnly", false);
+        put_flag(w, "ReadOnly", s->binds[i].read_only);
         json_put_object_end(w);
     }
     json_put_array_end(w);

@@ -20,6 +20,7 @@ struct container_port {
 struct container_bind {
     const char *source; /* absolute */
     const char *target;
+    bool read_only;
 };
 
 struct container_spec {

@@ -753,7 +753,6 @@ FAILING = [
     ([], "capsule.yaml", ""),
     (["missing.eif"], "missing.eif", ""),
     (["./broken.eif"], "./broken.eif", ""),
-    (["a", "--mount", "a=b"], "--mount: not available in this version", "host mounts"),
 ]
 
 
