@@ -68,6 +68,9 @@ static const struct sock_filter program[] = {
     ALLOW(mknodat),
     ALLOW(unlinkat),
     ALLOW(renameat2),
+#if defined(__NR_renameat)
+    ALLOW(renameat), /* the C library's renameat2() without flags */
+#endif
     ALLOW(linkat),
     ALLOW(symlinkat),
     ALLOW(readlinkat),

@@ -119,7 +119,8 @@ static ssize_t never_read(int fd, void *buf, size_t len, void *arg)
     return -1;
 }
 
-static void on_fuse_log(enum fuse_log_level level, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void on_fuse_log(enum fuse_log_level level,
+                                                              const char *format, va_list args)
 {
     char text[256];
 
@@ -140,8 +141,9 @@ static int open_session(struct hostfs *fs, struct error *err)
     fuse_set_log_func(on_fuse_log);
     fs->session = fuse_session_new(&args, &operations, sizeof(operations), fs);
     fuse_opt_free_args(&args);
-    /* The descriptor is never used, but has to look like one. */
-    if (!fs->session || fuse_session_custom_io(fs->session, &io, fs->root_fd) != 0)
+    /* The descriptor is never used, but has to look like one; the session closes it. */
+    if (!fs->session ||
+        fuse_session_custom_io(fs->session, &io, fcntl(fs->root_fd, F_DUPFD_CLOEXEC, 0)) != 0)
         return error_set(err, ERR_INTERNAL, "libfuse refuses to serve");
     return 0;
 }
