@@ -14,7 +14,15 @@
 #include "base/log.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+/* A host mount that the shell serves; strings as in the manifest. */
+struct launch_mount {
+    const char *name;
+    const char *path; /* absolute, below /mnt */
+    bool read_only;
+};
 
 struct launch_request {
     const char *eif_path;   /* for messages, and opened when eif_fd is -1 */
@@ -31,6 +39,9 @@ struct launch_request {
     const char *carrier_dir;
     int carrier_door; /* with carrier_dir: the listening v.sock in it; stays the caller's */
     uint32_t cid;
+    /* For launchers whose enclave cannot mount by itself (the sandbox); others ignore them. */
+    const struct launch_mount *mounts;
+    size_t mount_count;
     int verbosity; /* how many -v the runtime gets */
     enum log_format log_format;
     /*
