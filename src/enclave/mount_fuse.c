@@ -20,7 +20,7 @@ static int open_device(void)
     return open(DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 }
 
-int fuse_open(struct error *err)
+int mount_fuse_open(struct error *err)
 {
     int fd = open_device();
 
@@ -35,7 +35,7 @@ int fuse_open(struct error *err)
     return error_hint(err, "host mounts need a kernel with CONFIG_FUSE_FS");
 }
 
-int fuse_mount(int fd, const char *name, const char *path, bool read_only, struct error *err)
+int mount_fuse_attach(int fd, const char *name, const char *path, bool read_only, struct error *err)
 {
     AUTO_FREE char *source = xasprintf("hostfs-%s", name);
     unsigned long flags = MS_NODEV | MS_NOSUID | MS_NOEXEC | (read_only ? MS_RDONLY : 0);
@@ -53,7 +53,7 @@ int fuse_mount(int fd, const char *name, const char *path, bool read_only, struc
     return 0;
 }
 
-int fuse_clone(int fd, struct error *err)
+int mount_fuse_clone(int fd, struct error *err)
 {
     AUTO_FD int clone = open_device();
     uint32_t of = (uint32_t)fd;
@@ -66,7 +66,7 @@ int fuse_clone(int fd, struct error *err)
     return out;
 }
 
-int fuse_unmount(const char *path, struct error *err)
+int mount_fuse_detach(const char *path, struct error *err)
 {
     if (umount2(path, UMOUNT_NOFOLLOW) == 0 ||
         (errno == EBUSY && umount2(path, UMOUNT_NOFOLLOW | MNT_DETACH) == 0))

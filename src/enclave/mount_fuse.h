@@ -10,18 +10,20 @@
  * Opens /dev/fuse, which is made (character device 10:229, mode 0666) where it is missing. Returns
  * a non-blocking close-on-exec descriptor, or -1.
  */
-int fuse_open(struct error *err);
+int mount_fuse_open(struct error *err);
 /*
  * Mounts type fuse.hostfs with source hostfs-NAME on `path`, which is made with its parents. The
- * kernel's requests come through `fd` of fuse_open() from then on, FUSE_INIT first.
+ * kernel's requests come through `fd` of mount_fuse_open() from then on, FUSE_INIT first.
  */
-int fuse_mount(int fd, const char *name, const char *path, bool read_only, struct error *err);
-/* Another descriptor of fuse_open()'s kind for the mount of `fd` (FUSE_DEV_IOC_CLONE), or -1. */
-int fuse_clone(int fd, struct error *err);
+int mount_fuse_attach(int fd, const char *name, const char *path, bool read_only,
+                      struct error *err);
+/* Another descriptor of mount_fuse_open()'s kind for the mount of `fd` (FUSE_DEV_IOC_CLONE),
+ * or -1. */
+int mount_fuse_clone(int fd, struct error *err);
 /*
  * Unmounts. Waits for the server of the file system; where it is in use it is taken away all the
  * same, and ends with its last user.
  */
-int fuse_unmount(const char *path, struct error *err);
+int mount_fuse_detach(const char *path, struct error *err);
 
 #endif

@@ -84,13 +84,13 @@ static int take_given(const struct mount_fds *given, int *fds, size_t *lanes, st
 
 static int mount_ourselves(struct host_mount *m, int *fds, size_t lanes, struct error *err)
 {
-    fds[0] = fuse_open(err);
+    fds[0] = mount_fuse_open(err);
     if (fds[0] < 0 ||
-        fuse_mount(fds[0], m->wanted->name, m->wanted->mount_path, m->read_only, err) < 0)
+        mount_fuse_attach(fds[0], m->wanted->name, m->wanted->mount_path, m->read_only, err) < 0)
         return -1;
     m->mounted = true;
     for (size_t i = 1; i < lanes; i++) {
-        fds[i] = fuse_clone(fds[0], err);
+        fds[i] = mount_fuse_clone(fds[0], err);
         if (fds[i] < 0)
             return -1;
     }
@@ -156,7 +156,7 @@ static void end_mount(struct host_mount *m)
         mount_lanes_free(&m->lanes);
         m->open = false;
     }
-    if (m->mounted && fuse_unmount(m->wanted->mount_path, &err) < 0)
+    if (m->mounted && mount_fuse_detach(m->wanted->mount_path, &err) < 0)
         log_warn("mounts", "cannot unmount", kv_str("reason", err.msg));
     m->mounted = false;
 }

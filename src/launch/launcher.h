@@ -141,13 +141,14 @@ const struct launcher_ops *launcher_choose(const char *name, struct error *err);
  *
  *   /sbin/capsule-runtime --config-dir /etc/capsule --launch /proc/self/fd/4
  *       --carrier unix:3:5 --cid 16 --soft-nsm --clock measure [-v]... [--log-format json]
+ *       [--mount-fds NAME=7,8,9,10]...
  *
  * with an empty environment, in "/", as uid 0 of a user namespace, in a session of its own, umask
  * 022, default signal actions, nothing blocked. Descriptors: 0 /dev/null, 1 and 2 the console pipe,
  * 3 the carrier directory (O_PATH, a detached read-only mount: `..` stays inside), 4 launch.json (a
- * sealed memory file), 5 its listening v.sock. The runtime sets CLOEXEC on 3 to 5 and
- * PR_SET_DUMPABLE 0 before it starts the app, so that the app, which is uid 0 too but has no
- * CAP_SYS_PTRACE, cannot reach them.
+ * sealed memory file), 5 its listening v.sock, from 7 on those of /dev/fuse whose host mounts stand
+ * already. The runtime sets CLOEXEC on all of them and PR_SET_DUMPABLE 0 before it starts the app,
+ * so that the app, which is uid 0 too but has no CAP_SYS_PTRACE, cannot reach them.
  *   - lo is up already; CAP_NET_ADMIN is there all the same.
  *   - RNDADDENTROPY is refused (EPERM): it needs the machine's own root. The pool is the host's.
  *   - setgroups() is refused where /proc/self/setgroups says "deny" (an ordinary user without a
