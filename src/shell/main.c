@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "config.h"
+#include "hostfs/process.h"
 #include "shell/shell.h"
 #include "version.h"
 
@@ -235,7 +236,8 @@ static int start(struct shell *sh, struct error *err)
                                   .finished = on_log_finished,
                                   .arg = sh};
 
-    if (load(sh, err) < 0 || shell_ports_match(sh, err) < 0)
+    if (load(sh, err) < 0 || shell_ports_match(sh, err) < 0 ||
+        mount_places_find(&sh->options.mounts, sh->manifest, &sh->places, err) < 0)
         return -1;
     if (!sh->options.attach) {
         sh->launcher = launcher_choose(sh->options.launcher, err);
@@ -393,6 +395,8 @@ static int shut_down(struct shell *sh, struct error *err)
     host_ingress_stop(sh->ingress);
     shell_services_stop(sh);
     shell_link_close(sh);
+    mount_places_free(&sh->places);
+    mount_options_free(&sh->options.mounts);
     manifest_free(sh->manifest);
     free(sh->ports.items);
     fd_close(&sh->eif_fd);
@@ -443,6 +447,8 @@ int main(int argc, char **argv)
     struct rlimit files;
     struct error err;
 
+    if (argc > 1 && strcmp(argv[1], HOSTFS_PROCESS_WORD) == 0)
+        return hostfs_process(argc - 1, argv + 1);
     if (shell_options_parse(argc, argv, &sh.options, &err) < 0)
         return fail(&err);
     if (sh.options.help)
