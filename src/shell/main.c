@@ -4,6 +4,7 @@
  */
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/mem.h"
 #include "config.h"
 #include "hostfs/process.h"
 #include "shell/shell.h"
@@ -192,9 +193,22 @@ static void watch_enclave(struct shell *sh)
     event_add(sh->console, NULL);
 }
 
+/* The served mounts as a launcher wants them; the caller frees them. */
+static struct launch_mount *mounts_to_launch(const struct mount_places *places)
+{
+    struct launch_mount *mounts = xcalloc(places->count, sizeof(*mounts));
+
+    for (size_t i = 0; i < places->count; i++)
+        mounts[i] = (struct launch_mount){.name = places->items[i].mount->name,
+                                          .path = places->items[i].mount->mount_path,
+                                          .read_only = places->items[i].read_only};
+    return mounts;
+}
+
 static int start_enclave(struct shell *sh, struct error *err)
 {
     AUTO_FD int door = -1; /* ours only until the enclave has it: its end must show */
+    AUTO_FREE struct launch_mount *mounts = mounts_to_launch(&sh->places);
     struct launch_request request = {
         .eif_path = sh->options.eif_file,
         .eif_fd = sh->eif_fd,
@@ -203,6 +217,8 @@ static int start_enclave(struct shell *sh, struct error *err)
         .debug = sh->options.debug,
         .carrier_dir = sh->dir.path,
         .cid = carrier_cid(sh->carrier),
+        .mounts = mounts,
+        .mount_count = sh->places.count,
         .verbosity = sh->options.verbosity,
         .log_format = sh->options.log_format,
         .keep_going = turn_while_starting,
