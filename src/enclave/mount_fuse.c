@@ -1,6 +1,7 @@
 #include "enclave/mount_fuse.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "vsock/mountproto.h"
 
@@ -8,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -25,8 +27,11 @@ int mount_fuse_open(struct error *err)
     int fd = open_device();
 
     if (fd < 0 && errno == ENOENT) {
-        if (mknod(DEVICE, S_IFCHR | 0600, makedev(10, 229)) < 0 || chmod(DEVICE, 0666) < 0)
-            return error_sys(err, errno, "making " DEVICE);
+        if (mknod(DEVICE, S_IFCHR | 0600, makedev(10, 229)) < 0 || chmod(DEVICE, 0666) < 0) {
+            error_sys(err, errno, "making " DEVICE);
+            return error_hint(err, "in a sandbox, the machine's " DEVICE " has to be open to the "
+                                   "user who runs it");
+        }
         fd = open_device();
     }
     if (fd >= 0)
@@ -64,6 +69,24 @@ int mount_fuse_clone(int fd, struct error *err)
     out = clone;
     clone = -1;
     return out;
+}
+
+void mount_fuse_read_ahead(const char *path)
+{
+    char file[64], kib[16];
+    struct statx st;
+    int fd;
+
+    /* DONT_SYNC: the answer is known here, and the host is not asked. */
+    if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE, &st) < 0)
+        return;
+    snprintf(file, sizeof(file), "/sys/class/bdi/%u:%u/read_ahead_kb", st.stx_dev_major,
+             st.stx_dev_minor);
+    snprintf(kib, sizeof(kib), "%u", MOUNT_IO_MAX / 1024);
+    fd = open(file, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, kib, strlen(kib)) < 0)
+        log_debug("mounts", "cannot read further ahead", kv_str("file", file));
+    fd_close(&fd);
 }
 
 int mount_fuse_detach(const char *path, struct error *err)

@@ -21,6 +21,11 @@ int mount_fuse_attach(int fd, const char *name, const char *path, bool read_only
  * or -1. */
 int mount_fuse_clone(int fd, struct error *err);
 /*
+ * Lets the kernel read ahead as much as one message carries, instead of the 128 KiB that FUSE gives
+ * a mount. After FUSE_INIT; best effort, because only speed depends on it.
+ */
+void mount_fuse_read_ahead(const char *path);
+/*
  * Unmounts. Waits for the server of the file system; where it is in use it is taken away all the
  * same, and ends with its last user.
  */

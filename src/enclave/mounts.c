@@ -195,6 +195,8 @@ static int open_mount(struct host_mount *m, struct error *err)
     close_all(fds, ARRAY_LEN(fds));
     if (rc < 0)
         abort_mount(m);
+    else if (m->mounted)
+        mount_fuse_read_ahead(m->wanted->mount_path);
     return rc;
 }
 
