@@ -3,16 +3,20 @@
 import hashlib
 import os
 import pathlib
+import random
 import signal
 
 import pytest
 
-from conftest import LAUNCHER, SLOW, in_sandbox, wait_for
+from conftest import LAUNCHER, SLOW, in_sandbox, vm_missing, wait_for
+from fuse_host import INIT, LIES, FuseHost
+from pairing import children
 from running import BUSYBOX, Sandbox
 
 pytestmark = [pytest.mark.skipif(not BUSYBOX, reason="needs busybox"),
               pytest.mark.skipif(LAUNCHER == "sandbox" and not os.access("/dev/fuse", os.R_OK | os.W_OK),
                                  reason="needs /dev/fuse")]
+in_vm = pytest.mark.skipif(bool(vm_missing()), reason=vm_missing() or "")
 APPLETS = "chmod chown cmp cp dd df find flock ln mkdir mount mv rm sha256sum stat sync touch truncate umount".split()
 
 
@@ -25,7 +29,8 @@ class Runs:
         self.data.mkdir()
         self.killed = False
 
-    def start(self, script, *args, required=True, path="/mnt/data", mount="", image=None, **sections):
+    def start(self, script, *args, required=True, path="/mnt/data", mount="", image=None, launcher=LAUNCHER,
+              **sections):
         eif = image or self.images.image(script, files={f"bin/{x}": f"#!/bin/busybox sh\nexec /bin/busybox {x} \"$@\"\n"
                                                         for x in APPLETS},
                                          storage={"mounts": [{"name": "data", "mount_path": path, "size_mb": 16,
@@ -33,7 +38,7 @@ class Runs:
         mounts = ["--mount", f"data={self.data}{mount}"] if mount is not None else []
         with open(self.dir / "out", "wb") as out, open(self.dir / "err", "wb") as err:
             self.process = self.capsule.start("--eif-file", eif, "--manifest-file", self.dir / "capsule.yaml", "--launcher",
-                                              LAUNCHER, "--memory-mb", "256", *mounts, *args, program="capsule-shell",
+                                              launcher, "--memory-mb", "256", *mounts, *args, program="capsule-shell",
                                               stdout=out, stderr=err)
         return eif
 
@@ -125,23 +130,101 @@ def test_killed_shell_leaves_what_was_synced(runs):
     assert (runs.data / "synced").stat().st_size == 40 * 65536
 
 
-def server_of(pid):
-    """The process of the shell's that serves the mount."""
-    with open(f"/proc/{pid}/task/{pid}/children") as f:
-        for child in f.read().split():
-            try:
-                if b"host" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[1:2][0]:
-                    return int(child)
-            except (OSError, IndexError):
-                pass
-    return None
+def arguments(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def test_death_of_the_server_gives_errors(runs):
     runs.start("cd /mnt/data; echo there >file; echo ready; while cat file >/dev/null 2>&1; do sleep 0.1; done; "
                "echo more >>file; echo status $?")
     runs.says("ready\n")
-    os.kill(server_of(runs.process.pid), signal.SIGKILL)
+    os.kill(next(p for p in children(runs.process.pid) if b"host" in arguments(p)[1]), signal.SIGKILL)
     runs.says("status 1\n")
     runs.ends()
     assert "mounts: a host mount is over: its files give errors from now on mount=data" in runs.out()
+
+
+# ---- hosts that lie, in a machine with its own kernel ----
+
+@pytest.fixture
+def vm(capsule, tmp_path, make_rootfs):
+    r = Runs(capsule, tmp_path, make_rootfs)
+    r.hosts = []
+    yield r
+    capsule.stop_all()
+    for host in r.hosts:
+        host.close()
+    assert r.images.leftovers() == []
+
+
+def carrier_of(run):
+    """The directory of a machine's UNIX carrier, as soon as it is there."""
+    def look():
+        assert run.process.poll() is None, run.err()
+        for child in children(run.process.pid):
+            words = arguments(child)
+            if b"--uds-path" in words:
+                return pathlib.Path(os.fsdecode(words[words.index(b"--uds-path") + 1])).parent
+        return None
+    return wait_for(look, 60, "the carrier directory")
+
+
+def start_with_liars(vm, script, liars):
+    """Mounts /mnt/0, /mnt/1 and so on, that the shell does not serve: each `liars` is a FuseHost's `lie`."""
+    storage = {"mounts": [{"name": f"m{i}", "mount_path": f"/mnt/{i}", "size_mb": 16} for i in range(len(liars))]}
+    eif = vm.images.image(script, storage=storage)
+    vm.start(script, image=eif, launcher="qemu", mount=None)
+    directory = carrier_of(vm)
+    vm.hosts += [FuseHost(directory, {"hello": b"from the host"}, index=i, lie=lie) for i, lie in enumerate(liars)]
+
+
+@in_vm
+def test_lies_told_to_a_machine(vm):
+    """A few of those in test_mounts.py, each to a mount of its own."""
+    names = ["longer-than-asked", "oversized", "twice", "notification", "endless", "node-of-the-root", "size-2^63",
+             "name-with-nul", "cut"]
+    lies = [LIES[name] for name in names]
+    liars = [(lambda op, r, h, lie=lie: (lie[1](r, h) or b"\xff" * 16) if op == lie[0] else h) for lie in lies]
+    start_with_liars(vm, "for i in $(ls /mnt); do for n in 1 2 3 4 5; do cat /mnt/$i/hello; ls /mnt/$i; sleep 0.1; done "
+                     ">/dev/null 2>&1; ls /mnt/$i >/dev/null 2>&1; echo $i $?; done", liars)
+    assert vm.ends() == [f"{i} 1" for i in range(len(names))]
+    assert vm.out().count("a host mount is over") == len(names)
+
+
+class Mutator:
+    """Changes a few bytes of every tenth reply's body, the same ones for the same seed."""
+
+    def __init__(self, seed):
+        self.random, self.count = random.Random(seed), 0
+
+    def __call__(self, op, _, honest):
+        if op == INIT or len(honest) <= 16 or self.random.random() < 0.9:
+            return honest
+        self.count += 1
+        data = bytearray(honest)
+        for _ in range(self.random.choice((1, 1, 1, 4))):
+            data[self.random.randrange(16, len(data))] = self.random.choice((0, 1, 2, 0x7f, 0x80, 0xff))
+        return bytes(data)
+
+
+@in_vm
+def test_a_machine_survives_replies_with_wrong_bytes(vm):
+    liars = [Mutator(seed) for seed in range(16)]
+    # A file may now seem to have 2^62 bytes, and a directory no end: so nobody reads them to theirs.
+    start_with_liars(vm, """
+b=/bin/busybox
+for i in $(ls /mnt); do
+    ( cd /mnt/$i || exit
+      for n in 1 2 3 4 5; do
+          $b timeout 1 ls -la | head -n 50; head -c 9999 hello; echo more >>hello; echo $n >new$n; $b rm new$n; ls -l absent
+      done ) >/dev/null 2>&1 &
+done
+wait
+echo alive
+""", liars)
+    assert vm.ends()[-1] == "alive"
+    assert sum(liar.count for liar in liars) > 100
+    assert "Oops" not in vm.err() and "WARNING" not in vm.err()

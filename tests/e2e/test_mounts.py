@@ -15,7 +15,7 @@ import pytest
 
 import fuse_host
 from conftest import wait_for
-from fuse_host import FuseHost, attr, dirent, entry, init_out, reply
+from fuse_host import FILE, LIES, FuseHost, attr, dirent, entry, init_out, reply
 from pairing import pair  # pylint: disable=unused-import
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.access("/dev/fuse", os.R_OK | os.W_OK),
@@ -229,39 +229,6 @@ def test_a_stop_need_not_wait_for_a_silent_host(mounted):
 
 
 # ---- lies ----
-
-FILE = attr(2, 0o100644, 13)
-READS = "read('/mnt/data/hello')"
-LISTS = "os.listdir('/mnt/data')"
-# What is said instead of the reply to an operation, what the app does, and what the log says about it.
-LIES = {
-    "longer-than-asked": (fuse_host.READ, lambda r, h: reply(r.unique, b"x" * (r.u32(16) + 1)), READS, "READ: a reply"),
-    "oversized": (fuse_host.READ, lambda r, h: struct.pack("<IiQ", 1 << 31, 0, r.unique) + bytes(1 << 20), READS, "a reply of"),
-    "shorter-than-a-header": (fuse_host.READ, lambda r, h: struct.pack("<IiQ", 15, 0, r.unique), READS, "a reply of 15 bytes"),
-    "short-attributes": (fuse_host.LOOKUP, lambda r, h: reply(r.unique, h[16:-1]), READS, "LOOKUP: a reply"),
-    "twice": (fuse_host.READ, lambda r, h: h + h, READS + "; time.sleep(0.5); " + READS, "not waiting"),
-    "unsolicited": (fuse_host.OPEN, lambda r, h: reply(r.unique + 2000) + h, READS, "not waiting"),
-    "notification": (fuse_host.OPEN, lambda r, h: struct.pack("<IiQQQ", 32, 2, 0, 2, 0) + h, READS, "a notification"),
-    "odd-number": (fuse_host.OPEN, lambda r, h: reply(r.unique | 1, error=errno.EAGAIN), READS, "INTERRUPT"),
-    "positive-error": (fuse_host.OPEN, lambda r, h: reply(r.unique, error=-5), READS, "OPEN: error number 5"),
-    "error-of-the-kernels": (fuse_host.OPEN, lambda r, h: reply(r.unique, error=512), READS, "OPEN: error number -512"),
-    "error-with-data": (fuse_host.READ, lambda r, h: reply(r.unique, b"data", errno.EIO), READS, "READ: a reply with error 5"),
-    "endless": (fuse_host.OPEN, lambda r, h: h + bytes(4 << 20), READS, "notification"),
-    "node-of-the-root": (fuse_host.LOOKUP, lambda r, h: reply(r.unique, entry(1, FILE)), READS, "LOOKUP: an entry with node id 1"),
-    "created-node-0": (fuse_host.CREATE, lambda r, h: reply(r.unique, entry(0, FILE) + bytes(16)), "open('/mnt/data/new', 'w')",
-                       "CREATE: an entry with node id 0"),
-    "size-2^63": (fuse_host.LOOKUP, lambda r, h: reply(r.unique, entry(2, attr(2, 0o100644, 1 << 63))), READS, "LOOKUP: file size"),
-    "no-file-type": (fuse_host.LOOKUP, lambda r, h: reply(r.unique, entry(2, attr(2, 0o644))), READS, "LOOKUP: file mode"),
-    "block-size-2^31": (fuse_host.LOOKUP, lambda r, h: reply(r.unique, entry(2, attr(2, 0o100644, 1, 1 << 31))), READS, "block size"),
-    "passthrough": (fuse_host.OPEN, lambda r, h: reply(r.unique, struct.pack("<QII", 1, 1 << 7, 1)), READS, "OPEN: open flags"),
-    "name-with-slash": (fuse_host.READDIR, lambda r, h: reply(r.unique, dirent(b"../../etc")), LISTS, "READDIR: a name with"),
-    "name-with-nul": (fuse_host.READDIR, lambda r, h: reply(r.unique, dirent(b"a\0b")), LISTS, "READDIR: a name with"),
-    "name-without-end": (fuse_host.READDIR, lambda r, h: reply(r.unique, dirent(b"abc")[:-2]), LISTS, "READDIR: a body"),
-    "long-name": (fuse_host.READDIR, lambda r, h: reply(r.unique, dirent(b"x" * 256)), LISTS, "READDIR: length of a name"),
-    "cut": (fuse_host.READ, lambda r, h: None, READS, "the host closed the connection"),
-    "cut-within-a-reply": (fuse_host.READ, lambda r, h: h[:20], READS, "the host closed the connection"),
-}
-
 
 @pytest.mark.parametrize("name", LIES)
 def test_a_lie_ends_the_mount(mounted, name):
