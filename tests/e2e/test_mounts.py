@@ -50,9 +50,10 @@ class Mounted:
         """What the runtime reports, and its log."""
         with self.pair.dial_when_up(17001) as s, s.makefile("rb") as log_file:
             with self.pair.dial(17000) as status, status.makefile("rb") as lines:
+                status.settimeout(30)
                 last = next(said for said in map(json.loads, lines) if said["status"] != "running")
             log = log_file.read().decode()
-        self.pair.runtime_process.wait(20)
+        assert self.pair.runtime_process.wait(20) == (last["status"] == "fatal")
         return last, log
 
 
