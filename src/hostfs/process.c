@@ -229,7 +229,7 @@ int hostfs_process(int argc, char **argv)
     if (hostfs_sync(fs, &err) < 0) {
         error_wrap(&err, "host mount %s", server.name);
         log_error("hostfs", err.msg);
-        return 1;
+        _exit(1);
     }
-    return 0;
+    _exit(0); /* there may be threads at work yet, which what exit() cleans up must not hit */
 }

@@ -13,7 +13,9 @@
 /*
  * Runs it: arguments are HOSTFS_PROCESS_WORD, the mount's name, "ro" or "rw", the log level and the
  * log format as numbers, and the numbers of two descriptors, the directory's and the control
- * socket's (host/mounts.h). Returns the exit status, 0 when the enclave or the shell ended it.
+ * socket's (host/mounts.h). Returns the exit status of
+ * a start that failed; once it serves it ends the process itself, with 0 when enclave or shell
+ * ended the mount.
  */
 int hostfs_process(int argc, char **argv);
 
