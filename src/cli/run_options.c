@@ -37,12 +37,6 @@ static int parse_count(const char *name, const char *text, uint32_t least, uint3
     return 0;
 }
 
-static int not_yet(const char *option, const char *hint, struct error *err)
-{
-    error_set(err, ERR_UNSUPPORTED, "%s: not available in this version", option);
-    return error_hint(err, "%s", hint);
-}
-
 static int take_option(int c, struct run *r, char **argv, struct error *err)
 {
     switch (c) {

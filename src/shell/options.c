@@ -19,6 +19,7 @@ const char shell_help[] =
     "                        lead a host port to an ingress port of the enclave; repeatable\n"
     "  --publish-all         every ingress port that no -p names on the same host port; as\n"
     "                        without -p for /enclave/application.eif\n"
+    "  --mount NAME=DIR[:ro] serve a directory as host mount NAME of the manifest; repeatable\n"
     "  --debug-mode          debug enclave: console attached, measurements all zero\n"
     "  --attach DIR          start nothing: serve the enclave whose carrier directory is DIR\n"
     "  --report-fd N         tell the program that started this one, on descriptor N, what comes\n"
@@ -45,6 +46,7 @@ enum {
     OPT_LAUNCHER,
     OPT_ATTACH,
     OPT_PUBLISH_ALL,
+    OPT_MOUNT,
     OPT_SIGNAL_STATUS,
     OPT_REPORT,
     OPT_LOG_FORMAT,
@@ -63,6 +65,7 @@ static const struct option long_options[] = {
     {"publish", required_argument, NULL, 'p'},
     {"publish-all", no_argument, NULL, OPT_PUBLISH_ALL},
     {"report-fd", required_argument, NULL, OPT_REPORT},
+    {"mount", required_argument, NULL, OPT_MOUNT},
     {"signal-status", no_argument, NULL, OPT_SIGNAL_STATUS},
     {"log-format", required_argument, NULL, OPT_LOG_FORMAT},
     {"help", no_argument, NULL, OPT_HELP},
@@ -112,6 +115,8 @@ static int take(int opt, char **argv, struct shell_options *o, struct error *err
         return 0;
     case OPT_REPORT:
         return take_number("--report-fd", 3, &o->report_fd, err);
+    case OPT_MOUNT:
+        return mount_option_parse(optarg, &o->mounts, err);
     case OPT_SIGNAL_STATUS:
         o->signal_status = true;
         return 0;
