@@ -107,7 +107,7 @@ static int store_images(struct build *b, struct error *err)
         return -1;
     fill_labels(b, &in.eif, &labels);
     in.label_count = labels.count;
-    if (release_store(b->store, b->manifest->target, &in, &b->stored, &b->release_id, err) < 0)
+    if (release_store(b->store, b->manifest->target, &in, &b->stored, err) < 0)
         return error_wrap(err, "making the release image");
     return store_collect(b->store, NULL, err);
 }

@@ -156,7 +156,7 @@ static int put_json(struct store *s, json_t *doc, struct stored_blob *out, struc
 }
 
 int release_store(struct store *s, const char *name, const struct release_input *in,
-                  struct stored_image *out, struct digest *id, struct error *err)
+                  struct stored_image *out, struct error *err)
 {
     AUTO_BUF struct buf head = BUF(PART_MAX), tail = BUF(PART_MAX);
     struct stored_image image = {.eif = in->eif};
@@ -182,9 +182,9 @@ int release_store(struct store *s, const char *name, const struct release_input 
         return -1;
     for (size_t i = 0; i < n; i++)
         kept[i] = in->base->layers[i].blob;
+    image.release_id = kept[n].digest;
     if (store_add(s, name, &image, kept, n + 1, err) < 0)
         return -1;
-    *id = kept[n].digest;
     *out = image;
     return 0;
 }

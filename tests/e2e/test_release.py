@@ -184,9 +184,9 @@ def test_equal_inputs_give_equal_bytes(maker, tmp_path):
 
 
 def test_a_copy_is_what_was_built(maker, tmp_path):
-    maker.build(f"oci-archive:{tmp_path}/built.tar:t", f"docker-archive:{tmp_path}/built-docker.tar")
+    printed = maker.build(f"oci-archive:{tmp_path}/built.tar:t", f"docker-archive:{tmp_path}/built-docker.tar")
     maker.copy(f"oci-archive:{tmp_path}/copied.tar:t")
-    maker.copy(f"docker-archive:{tmp_path}/copied-docker.tar", name="maker:1")
+    maker.copy(f"docker-archive:{tmp_path}/copied-docker.tar", name=printed["Image"]["ID"])
     for kind in ("", "-docker"):
         assert (tmp_path / f"built{kind}.tar").read_bytes() == (tmp_path / f"copied{kind}.tar").read_bytes()
     piped = subprocess.run([BIN / "capsule-cli", "copy", "maker:1", "docker-archive:/dev/stdout"], stdout=subprocess.PIPE,
@@ -595,7 +595,7 @@ def test_measure_and_verify(maker, tmp_path):
     printed = maker.build(f"oci:{tmp_path}/out:t", f"docker-archive:{tmp_path}/out.tar")
     (tmp_path / "built.json").write_text(json.dumps(printed))
     want = printed["Measurements"]
-    for image in ("maker:1", f"oci:{tmp_path}/out:t", f"docker-archive:{tmp_path}/out.tar"):
+    for image in ("maker:1", printed["Image"]["ID"], f"oci:{tmp_path}/out:t", f"docker-archive:{tmp_path}/out.tar"):
         assert json.loads(maker.capsule.cli("measure", image, check=0, env=maker.env).stdout) == want
     (tmp_path / "measured.json").write_text(json.dumps(want))
     for expect in (["--expect", tmp_path / "built.json"], ["--expect", tmp_path / "measured.json"],
