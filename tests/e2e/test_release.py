@@ -17,7 +17,7 @@ import threading
 
 import pytest
 
-from conftest import BIN, write_manifest
+from conftest import BIN, wait_for, write_manifest
 from image_writer import Layout, d, docker_archive, f, sha, tar_of, zstd
 from test_registry import Registry
 
@@ -362,6 +362,39 @@ def test_many_writers_of_one_target(maker, tmp_path):
     assert image.open("both").manifest in manifests.values()
     assert Image(archive).open().manifest in manifests.values()
     assert sorted(p.name for p in layout.iterdir()) == ["blobs", "index.json", "oci-layout"]
+
+
+def test_two_builds_of_one_target(maker, tmp_path):
+    """Store, layout and archive have one of both, whole, each."""
+    built = []
+    for i in range(2):
+        path = maker.manifest(ingress=[{"listen_port": 8000 + i}])
+        built.append(path.rename(tmp_path / f"{i}.yaml"))
+    outputs = maker.outputs([f"oci:{tmp_path}/layout:t", f"docker-archive:{tmp_path}/a.tar"])
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(maker.capsule.cli, "build", "-f", path, *outputs, check=0, env=maker.env) for path in built * 2]
+        ids = {json.loads(job.result().stdout)["Image"]["ID"] for job in jobs}
+    assert len(ids) == 2
+    assert Image(tmp_path / "layout").open().config_digest in ids
+    docker = Image(tmp_path / "a.tar")
+    assert "sha256:" + json.loads(docker.files["manifest.json"])[0]["Config"].rsplit("/", 1)[1] in ids
+    maker.copy(f"oci:{tmp_path}/stored:t")
+    assert Image(tmp_path / "stored").open().config_digest in ids
+
+
+def test_a_writer_that_is_killed(maker, tmp_path):
+    (maker.root / "big").write_bytes(os.urandom(16 << 20))
+    maker.build()
+    layout = tmp_path / "layout"
+    blobs = layout / "blobs/sha256"
+    p = maker.capsule.start("copy", "maker:1", f"oci:{layout}:t", env=maker.env)
+    wait_for(lambda: blobs.exists() and any(blobs.iterdir()), what="the first blob")
+    p.kill()
+    p.wait()
+    if (layout / "index.json").exists():  # it was as quick as that
+        assert Image(layout).open()
+    maker.copy(f"oci:{layout}:t")
+    assert len(Image(layout).open().layers) == 2
 
 
 @pytest.mark.parametrize("output, status, says", [
