@@ -4,6 +4,7 @@
 
 #include "cli/app_ramdisk.h"
 #include "cli/assemble.h"
+#include "cli/build_lock.h"
 #include "cli/cli.h"
 #include "manifest/manifest.h"
 #include "oci/release.h"
@@ -24,12 +25,14 @@ struct build_args {
     bool insecure;
     char **cacerts; /* strv */
     char **outputs; /* strv; NULL: the engine if one answers */
+    enum lock_mode lock;
 };
 
 /* What a build has at hand; released as a whole. */
 struct build {
     struct build_args args;
     struct manifest *manifest;
+    struct build_lock lock;
     struct image image;
     struct launch launch;
     struct eif_signer *signer;

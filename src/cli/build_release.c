@@ -37,16 +37,20 @@ int build_release_check(struct build *b, struct error *err)
 
 int build_release_base(struct build *b, struct error *err)
 {
-    const char *reference = b->manifest->sources.capsule_shell;
+    const char *name = "capsule-shell", *written = b->manifest->sources.capsule_shell;
+    AUTO_FREE char *reference = NULL;
 
     b->store = store_open(NULL, err);
     if (!b->store)
         return -1;
-    if (!reference)
+    if (!written)
         return release_base_make(b->store, b->shell, b->options.arch, b->epoch, &b->base, err);
+    reference = build_lock_reference(&b->lock, name, written, err);
+    if (!reference)
+        return -1;
     if (release_base_load(b->store, reference, &b->options, &b->base, err) < 0)
         return error_wrap(err, "sources.capsule-shell");
-    return 0;
+    return build_lock_take(&b->lock, name, written, &b->base.id, b->base.repo_digest, err);
 }
 
 void build_release_free(struct build *b)

@@ -27,6 +27,7 @@ static void build_free(struct build *b)
     eif_signer_free(b->signer);
     launch_free(&b->launch);
     image_free(&b->image);
+    build_lock_free(&b->lock);
     manifest_free(b->manifest);
     free(b->runtime);
     free(b->init);
@@ -56,7 +57,8 @@ static int prepare(struct build *b, struct error *err)
         cli_load_manifest(b->args.file, b->args.strict, &b->manifest, err) < 0)
         return -1;
     m = b->manifest;
-    if (manifest_check_available(m, err) < 0 || manifest_check_signature_files(m, err) < 0)
+    if (manifest_check_available(m, err) < 0 || manifest_check_signature_files(m, err) < 0 ||
+        build_lock_open(&b->lock, b->args.lock, b->args.file, m, err) < 0)
         return -1;
     if (m->signature.present) {
         b->signer = eif_signer_load(m->signature.key, m->signature.certificate, err);
@@ -78,16 +80,20 @@ static int prepare(struct build *b, struct error *err)
 
 static int load_image(struct build *b, struct error *err)
 {
-    if (image_options_default(&b->options, err) < 0)
+    const char *app = b->manifest->sources.app;
+    AUTO_FREE char *reference = build_lock_reference(&b->lock, "app", app, err);
+
+    if (!reference || image_options_default(&b->options, err) < 0)
         return -1;
     b->options.pull = b->args.pull;
     b->options.insecure = b->args.insecure;
     b->options.cacerts = b->args.cacerts;
     b->epoch = b->options.dir_mtime;
-    log_debug("build", "reading the app image", kv_str("source", b->manifest->sources.app));
-    if (image_load(b->manifest->sources.app, &b->options, &b->image, err) < 0)
+    log_debug("build", "reading the app image", kv_str("source", reference));
+    if (image_load(reference, &b->options, &b->image, err) < 0)
         return error_wrap(err, "sources.app");
-    return 0;
+    return build_lock_take(&b->lock, "app", app, b->image.has_id ? &b->image.id : NULL,
+                           b->image.repo_digest, err);
 }
 
 /* What an init that keeps AWS's convention expects, and what it cannot do. */
@@ -258,6 +264,14 @@ static int take_option(int c, struct build_args *a, char **argv, struct error *e
     case 'O':
         strv_add(&a->outputs, optarg);
         break;
+    case 'l':
+    case 'L':
+        if (a->lock != LOCK_USE)
+            return cli_usage_error(&cmd_build, argv, err,
+                                   "--lock and --locked are given once, "
+                                   "one of them");
+        a->lock = c == 'l' ? LOCK_RENEW : LOCK_REQUIRE;
+        break;
     default:
         return cli_option_error(&cmd_build, c, argv, err);
     }
@@ -281,6 +295,8 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
         {"insecure", no_argument, NULL, 'u'},
         {"cacert", required_argument, NULL, 'a'},
         {"output", required_argument, NULL, 'O'},
+        {"lock", no_argument, NULL, 'l'},
+        {"locked", no_argument, NULL, 'L'},
         {0},
     };
     int c;
@@ -311,7 +327,8 @@ static int run(int argc, char **argv, struct error *err)
     path = b.args.eif ? b.args.eif : b.args.eif_only;
     if (prepare(&b, err) < 0 || load_image(&b, err) < 0 ||
         (!path && build_release_base(&b, err) < 0) || amend(&b, err) < 0 ||
-        (path ? write_to_file(&b, path, err) : build_release(&b, err)) < 0)
+        (path ? write_to_file(&b, path, err) : build_release(&b, err)) < 0 ||
+        build_lock_save(&b.lock, err) < 0)
         return -1;
     return build_print_result(&b, err);
 }
@@ -320,7 +337,7 @@ const struct subcommand cmd_build = {
     .name = "build",
     .synopsis = "[-f FILE|-] [--output DEST]... [--eif OUT] [--kernel FILE] [--cmdline TEXT] "
                 "[--root-format erofs|cpio] [--init FILE [--nsm-module FILE]] [--strict] "
-                "[--drop-capabilities] [--pull] [--cacert FILE] [--insecure]",
+                "[--drop-capabilities] [--pull] [--cacert FILE] [--insecure] [--lock|--locked]",
     .summary = "Turn an app image into an EIF and a release image",
     .help =
         "Reads the manifest, takes the app image it names, adds capsule-runtime and the manifest,\n"
@@ -332,7 +349,8 @@ const struct subcommand cmd_build = {
         "  -f, --file FILE          manifest, or - for standard input (default: capsule.yaml)\n"
         "      --output DEST        send the release image there; may be given several times:\n"
         "                           oci:DIR[:TAG], oci-archive:FILE[:TAG],\n"
-        "                           docker-archive:FILE[:NAME:TAG] or docker-daemon:NAME:TAG.\n"
+        "                           docker-archive:FILE[:NAME:TAG], docker-daemon:NAME:TAG or\n"
+        "                           docker://[HOST/]NAME[:TAG].\n"
         "                           Without it: to the local engine, if one answers, as the\n"
         "                           manifest's target. It goes into the local store in any case,\n"
         "                           where `run` and `copy` find it\n"
@@ -352,7 +370,11 @@ const struct subcommand cmd_build = {
         "                           engine has it\n"
         "      --cacert FILE        trust these certificates (PEM) of registries besides the\n"
         "                           system's; may be given several times\n"
-        "      --insecure           let registries speak plain HTTP, and show any certificate\n\n"
+        "      --insecure           let registries speak plain HTTP, and show any certificate\n"
+        "      --lock               write capsule.lock beside the manifest: the digests that its\n"
+        "                           sources lead to. Later builds take these, until it is renewed\n"
+        "      --locked             refuse sources that neither the lock nor a digest in the\n"
+        "                           manifest pins\n\n"
         "SOURCE_DATE_EPOCH lowers later file times and is the build time in the metadata.\n"
         "CAPSULE_IMAGE_MAX bounds the unpacked size of the image in bytes.\n",
     .run = run,

@@ -60,7 +60,8 @@ const struct subcommand cmd_copy = {
     .summary = "Send a built image somewhere else, byte for byte as it was built",
     .help = "  IMAGE              name, or ID (sha256:...), of an image in the local store\n"
             "  DEST               as --output of build: oci:DIR[:TAG], oci-archive:FILE[:TAG],\n"
-            "                     docker-archive:FILE[:NAME:TAG] or docker-daemon:NAME:TAG\n"
+            "                     docker-archive:FILE[:NAME:TAG], docker-daemon:NAME:TAG or\n"
+            "                     docker://[HOST/]NAME[:TAG]\n"
             "      --cacert FILE  trust these certificates (PEM) of registries, too\n"
             "      --insecure     let registries speak plain HTTP, and show any certificate\n",
     .run = run,

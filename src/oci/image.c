@@ -142,6 +142,16 @@ static const struct transport *find(const char *reference, const char **where)
     return &transport_bare;
 }
 
+bool image_in_registry(const char *reference, const char **where)
+{
+    const struct transport *t = find(reference, where);
+
+    if (t == &transport_docker && strncmp(*where, "//", 2) == 0)
+        *where += 2;
+    return t == &transport_docker ||
+           (t == &transport_bare && refuse_unsupported(reference, NULL) == 0);
+}
+
 bool image_names_transport(const char *reference)
 {
     const char *where;

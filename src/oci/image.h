@@ -75,6 +75,12 @@ int image_load_parts(const char *reference, const struct image_options *options,
 /* True when the text names one of the transports above, and so is no bare name. */
 bool image_names_transport(const char *reference);
 
+/*
+ * True for `docker://` and bare names, which lead to registries; *where gets what follows the
+ * transport.
+ */
+bool image_in_registry(const char *reference, const char **where);
+
 /* ---- for the transports ---- */
 
 struct transport {

@@ -3,6 +3,8 @@
 #include "base/log.h"
 #include "oci/archive_stream.h"
 #include "oci/engine.h"
+#include "oci/push.h"
+#include "oci/reference.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -157,23 +159,26 @@ static int send_engine(const struct place *p, const struct content_image *image,
     return rc == 0 ? no_engine(err) : rc < 0 ? -1 : 0;
 }
 
-/* ---- which ---- */
+/* ---- registries ---- */
 
 static int check_registry(const struct place *p, struct error *err)
 {
-    (void)p;
-    error_set(err, ERR_UNSUPPORTED, "pushing to a registry is not available in this version");
-    return error_hint(err, "write docker-archive:FILE or oci:DIR, and copy that with skopeo");
+    AUTO_REFERENCE struct reference ref = {0};
+
+    if (strncmp(p->path, "//", 2) != 0)
+        return error_set(err, ERR_USAGE, "two slashes belong before the name: docker://%s",
+                         p->path);
+    return reference_parse(slice_str(p->path + 2), &ref, err);
 }
 
 static int send_registry(const struct place *p, const struct content_image *image, const char *name,
                          const struct image_options *options, struct error *err)
 {
-    (void)image;
     (void)name;
-    (void)options;
-    return check_registry(p, err);
+    return registry_push(p->path + 2, image, options, err);
 }
+
+/* ---- which ---- */
 
 static const struct output outputs[] = {
     {"oci", check_oci, send_oci, false},
@@ -201,7 +206,8 @@ static int parse(const char *destination, const struct output **o, struct place 
     }
     error_set(err, ERR_USAGE, "not a place for an image");
     return error_hint(err, "write oci:DIR[:TAG], oci-archive:FILE[:TAG], "
-                           "docker-archive:FILE[:NAME:TAG] or docker-daemon:NAME:TAG");
+                           "docker-archive:FILE[:NAME:TAG], docker-daemon:NAME:TAG or "
+                           "docker://[HOST/]NAME[:TAG]");
 }
 
 int image_output_check(const char *destination, struct error *err)

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "oci/manifest.h"
 #include "oci/manifest_write.h"
+#include "oci/reference.h"
 #include "oci/tar_writer.h"
 
 #include <jansson.h>
@@ -202,6 +203,7 @@ void release_close(struct release *r)
     buf_free(&r->head);
     buf_free(&r->tail);
     free(r->image.layers);
+    free(r->base_source);
     *r = (struct release){.eif = BLOB_NONE};
 }
 
@@ -237,6 +239,18 @@ static const char *static_layer_type(const char *type)
     return NULL;
 }
 
+/* The repository that the base came from, where its name says which. The caller frees it. */
+static char *base_source(const json_t *doc)
+{
+    const char *name =
+        oci_json_str(json_object_get(doc, "annotations"), "org.opencontainers.image.base.name");
+    AUTO_REFERENCE struct reference ref = {0};
+
+    if (!name || reference_parse(slice_str(name), &ref, NULL) < 0 || !ref.host)
+        return NULL;
+    return xasprintf("%s/%s", ref.host, ref.name);
+}
+
 /* All layers but the topmost, from the store. */
 static int open_base_layers(struct store *s, const struct descriptor *layers, struct release *r,
                             struct error *err)
@@ -247,6 +261,7 @@ static int open_base_layers(struct store *s, const struct descriptor *layers, st
 
         to->media_type = static_layer_type(layers[i].media_type);
         to->digest = layers[i].digest;
+        to->source = r->base_source;
         if (!to->media_type)
             return error_set(err, ERR_INVALID, "a layer of unknown media type %.100s",
                              layers[i].media_type);
@@ -277,6 +292,7 @@ static int open_parts(struct store *s, const struct stored_image *image, const j
     r->image.layers = xcalloc(count, sizeof(*r->image.layers));
     r->base_layers = xcalloc(count, sizeof(*r->base_layers));
     r->image.layer_count = count;
+    r->base_source = base_source(doc);
     if (open_base_layers(s, layers, r, err) < 0 ||
         read_part(s, &(struct stored_blob){config.digest, config.size}, BLOB_JSON_MAX, &r->config,
                   err) < 0 ||

@@ -40,6 +40,7 @@ struct release {
     struct blob eif;
     struct blob *base_layers;
     size_t base_count;
+    char *base_source; /* "HOST[:PORT]/NAME" that has the base's layers, or NULL */
 };
 void release_close(struct release *r);
 #define AUTO_RELEASE CLEANUP(release_close)

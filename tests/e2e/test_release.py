@@ -400,7 +400,7 @@ def test_a_writer_that_is_killed(maker, tmp_path):
 @pytest.mark.parametrize("output, status, says", [
     ("nowhere", 2, "not a place for an image"), ("oci:", 2, "a path is missing"), ("oci:/x:", 2, "nothing follows"),
     ("docker-daemon:", 2, "a name is missing"), ("docker-archive:a.tar:UPPER CASE", 2, "not an image name"),
-    ("dir:x", 2, "not a place for an image"), ("docker://host/name", 1, "not available in this version"),
+    ("dir:x", 2, "not a place for an image"), ("docker:host/name", 2, "two slashes belong before the name"),
     ("docker-archive:/", 1, "is a directory"), ("oci-archive:missing/a.tar", 1, "no file can be made in missing"),
     ("oci:/proc/self/status", 1, "is not a directory"), ("docker-daemon:x", 1, "does not answer"),
 ])
