@@ -19,7 +19,7 @@ import pytest
 
 from conftest import BIN, wait_for, write_manifest
 from image_writer import Layout, d, docker_archive, f, sha, tar_of, zstd
-from test_registry import Registry
+from registry_server import Registry
 
 SANITIZED = bool(os.environ.get("CAPSULE_SANITIZED"))
 RSS_MAX_KIB = 64 * 1024
