@@ -135,8 +135,8 @@ int build_release(struct build *b, struct error *err)
         return -1;
     if (send(b, err) == 0)
         return 0;
-    return error_hint(err,
-                      "it is built, as %s in the local store: capsule-cli copy %s DEST sends "
-                      "it again",
-                      b->manifest->target, b->manifest->target);
+    log_warn("build",
+             "it is built and in the local store: capsule-cli copy IMAGE DEST sends it again",
+             kv_str("image", b->manifest->target));
+    return -1;
 }

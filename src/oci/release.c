@@ -104,7 +104,10 @@ static const char *digest_part(const char *repo_digest)
     return at ? at + 1 : NULL;
 }
 
-/* A reference without its transport; NULL for a path, which means nothing on another machine. */
+/*
+ * A reference without its transport; NULL for a path, which means nothing on another machine. The
+ * digest, when it is pinned, has an annotation of its own.
+ */
 static const char *registry_name(const char *reference)
 {
     static const char *const prefixes[] = {"docker://", "docker-daemon:"};
@@ -135,7 +138,7 @@ static json_t *make_manifest(const struct release_input *in, const struct stored
                         json_string(release_time(in->mtime, created)));
     if (base_name)
         json_object_set_new(annotations, "org.opencontainers.image.base.name",
-                            json_string(base_name));
+                            json_stringn(base_name, strcspn(base_name, "@")));
     if (base_digest)
         json_object_set_new(annotations, "org.opencontainers.image.base.digest",
                             json_string(base_digest));

@@ -3,6 +3,7 @@ Read here by a reader of our own; skopeo and umoci are the second ones, where th
 
 import concurrent.futures
 import gzip
+import hashlib
 import http.server
 import io
 import json
@@ -19,7 +20,7 @@ import pytest
 
 from conftest import BIN, wait_for, write_manifest
 from image_writer import Layout, d, docker_archive, f, sha, tar_of, zstd
-from registry_server import Registry
+from registry_server import Registry, home, once, serving  # noqa: F401 (fixtures)
 
 SANITIZED = bool(os.environ.get("CAPSULE_SANITIZED"))
 RSS_MAX_KIB = 64 * 1024
@@ -471,6 +472,39 @@ def test_memory_stays_small(maker, tmp_path):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+# ---- registries; what pushing does there is in test_push.py ----
+
+def test_to_a_registry_and_back(maker, serving):
+    registry = serving()
+    place = f"docker://{registry.host}/team/out:1"
+    printed = maker.build(place)
+    body, media = registry.manifests["team/out", "1"]
+    assert media == json.loads(body)["mediaType"]
+    assert "sha256:" + hashlib.sha256(registry.blobs["team/out", printed["Image"]["ID"]]).hexdigest() == printed["Image"]["ID"]
+    assert json.loads(maker.capsule.cli("measure", place, check=0, env=maker.env).stdout) == printed["Measurements"]
+    before = registry.manifests.copy(), len(registry.uploads)
+    maker.copy(place)
+    assert (registry.manifests, len(registry.uploads)) == before, "nothing is sent twice"
+
+    # A release image is a base, too: its ENTRYPOINT is the shell. From there layers are mounted.
+    maker.manifest(place, target="second:1")
+    maker.build(f"docker://{registry.host}/team/second:1")
+    mounts = [x for x in registry.asked if x.startswith("POST /v2/team/second/") and "from=team%2Fout" in x.replace("/out", "%2Fout")]
+    assert len(mounts) == 2
+    layers = [json.loads(registry.manifests[f"team/{n}", "1"][0])["layers"] for n in ("out", "second")]
+    assert layers[1][:2] == layers[0] and len(layers[1]) == 3
+
+
+def test_a_registry_that_fails_at_the_end(maker, serving):
+    registry = serving()
+    registry.rules.append(once("PUT /v2/team/out/manifests/", lambda h: h.answer(403, b'{"errors":[{"code":"DENIED"}]}')))
+    maker.build_fails(f"docker://{registry.host}/team/out:1",
+                      says=["output docker://", "capsule-cli copy IMAGE DEST sends it again"])
+    assert registry.manifests == {}
+    maker.copy(f"docker://{registry.host}/team/out:1")
+    assert ("team/out", "1") in registry.manifests
+
+
 # ---- engines that misbehave; real ones are in tests/peers ----
 
 class Engine:
@@ -612,7 +646,7 @@ def endless_line(h):
 ])
 def test_engines_that_fail_in_the_middle(maker, engine, load, says):
     _, env = engine(load)
-    text = maker.build_fails(says=[says, "capsule-cli copy maker:1 DEST sends it again"], env=env)
+    text = maker.build_fails(says=[says, "capsule-cli copy IMAGE DEST sends it again"], env=env)
     assert text.count("capsule-cli: ") - text.count("hint: ") == 1
     assert json.loads(maker.capsule.cli("measure", "maker:1", check=0).stdout)["PCR0"]
 

@@ -211,7 +211,7 @@ def test_an_engine_that_is_killed_while_it_loads(kind, capsule, tmp_path, make_r
         env = {**capsule.env, "DOCKER_HOST": f"unix://{tmp_path}/relay"}
         r = capsule.cli("build", cwd=tmp_path, check=1, env=env)
         assert "went away while the image was being loaded" in r.stderr, r.stderr
-        assert "capsule-cli copy release-test:1 DEST sends it again" in r.stderr
+        assert "capsule-cli copy IMAGE DEST sends it again" in r.stderr
     finally:
         relay.stop()
         engine.stop()
