@@ -14,6 +14,7 @@ import socket
 import socketserver
 import subprocess
 import tarfile
+import tempfile
 import threading
 
 import pytest
@@ -409,6 +410,27 @@ def test_outputs_that_cannot_be_are_refused_before_the_work(maker, tmp_path, out
     text = maker.build_fails(output, says=[f"output {output}: "], status=status, cwd=tmp_path)
     assert says in text
     assert not (tmp_path / "home/data/capsule").exists()
+
+
+@as_root
+def test_places_that_an_ordinary_user_may_not_write():
+    with tempfile.TemporaryDirectory() as where:
+        where = pathlib.Path(where)
+        where.chmod(0o755)
+        (where / "root").mkdir()
+        (where / "root.json").write_text('{"Entrypoint": ["/x"]}')
+        write_manifest(where / "capsule.yaml", f"dir:{where}/root")
+        (where / "home").mkdir()
+        os.chown(where / "home", 65534, 65534)
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "-i", f"HOME={where}/home", BIN / "capsule-cli"]
+        if subprocess.run([*user, "--version"], capture_output=True).returncode:
+            pytest.skip("an ordinary user cannot reach the programs")
+        for output, says in ((f"oci:{where}/new/layout", f"{where}: cannot be written: Permission denied"),
+                             (f"oci:{where}/root", f"{where}/root: cannot be written: Permission denied"),
+                             (f"docker-archive:{where}/a.tar", f"no file can be made in {where}: Permission denied")):
+            r = subprocess.run([*user, "build", "-f", where / "capsule.yaml", "--output", output], capture_output=True, text=True)
+            assert r.returncode == 1 and says in r.stderr, r.stderr
+        assert not any((where / "home").iterdir())
 
 
 def test_a_directory_of_something_else_is_not_filled(maker, tmp_path):
