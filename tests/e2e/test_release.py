@@ -699,6 +699,26 @@ def test_measure_and_verify(maker, tmp_path):
     assert os.listdir(maker.temp) == []
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_a_signed_image(maker, tmp_path):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-nodes", "-subj", "/CN=test",
+                    "-days", "365", "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"], capture_output=True, check=True)
+    maker.manifest(signature={"key": "k.pem", "certificate": "c.pem"})
+    printed = maker.build(f"oci:{tmp_path}/out:t")
+    (tmp_path / "built.json").write_text(json.dumps(printed))
+    pcr8 = printed["Measurements"]["PCR8"]
+    image = Image(tmp_path / "out").open()
+    assert image.config["config"]["Labels"]["capsule.pcr8"] == image.manifest["annotations"]["capsule.pcr8"] == pcr8
+    assert json.loads(maker.capsule.cli("measure", f"oci:{tmp_path}/out", check=0).stdout) == printed["Measurements"]
+    assert "ok: PCR8\n" in maker.capsule.cli("verify", "maker:1", "--expect", tmp_path / "built.json", check=0).stdout
+    maker.manifest()
+    maker.build()
+    r = maker.capsule.cli("verify", "maker:1", "--expect", tmp_path / "built.json", check=1)
+    assert r.stdout == "" and r.stderr.startswith("rejected: PCR0: "), "the manifest is measured"
+    r = maker.capsule.cli("verify", "maker:1", "--pcr8", pcr8, check=1)
+    assert r.stderr.startswith("rejected: PCR8: is " + "0" * 96 + " (the image is not signed)")
+
+
 def test_labels_are_not_believed(maker, tmp_path):
     """An image whose labels say what the verifier wants to hear, around another EIF."""
     printed = maker.build(f"oci:{tmp_path}/out:t")
