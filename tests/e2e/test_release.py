@@ -267,7 +267,7 @@ def test_a_base_in_a_registry(maker, tmp_path):
     layers, _ = shell_layers()
     base = Layout(tmp_path / "base")
     manifest = base.add(layers, config=SHELL)
-    registry = Registry(base)
+    registry = Registry(base, "team/shell")
     try:
         name = f"{registry.host}/team/shell"
         maker.manifest(f"docker://{name}:t")
@@ -275,10 +275,16 @@ def test_a_base_in_a_registry(maker, tmp_path):
         asked = len(registry.seen)
         maker.copy(f"oci:{tmp_path}/later:t")
         assert len(registry.seen) == asked, "the base's layers are in the store"
+        maker.copy(f"docker://{registry.host}/team/billing:1.4")
+        pushed = registry.manifests["team/billing", "1.4"][0]
+        sent = [body for (place, _), body in registry.blobs.items() if place == "team/billing"]
+        mounts = [path for path, _ in registry.seen if "mount=" in path]
     finally:
         registry.stop()
     image = Image(tmp_path / "out").open()
     assert image.layers[:3] == Image(base.path).open().layers
+    assert json.loads(pushed) == image.manifest and image.layers[3] in sent
+    assert len(mounts) == 3 and all("from=team%2Fshell" in path or "from=team/shell" in path for path in mounts), mounts
     assert printed["Sources"]["CapsuleShell"]["RepoDigest"] == f"{name}@{manifest['digest']}"
     said = image.manifest["annotations"]
     assert said["org.opencontainers.image.base.name"] == f"{name}:t"
