@@ -22,6 +22,8 @@ extern const struct subcommand cmd_verify;
 
 const struct subcommand *const cli_subcommands[] = {
     &cmd_build,  &cmd_run, &cmd_copy,     &cmd_measure, &cmd_verify, &cmd_doctor, &cmd_attest,
+    &cmd_client, &cmd_eif, &cmd_validate, &cmd_explain, &cmd_schema, NULL,        &cmd_build,
+    &cmd_run,    &cmd_ps,  &cmd_logs,     &cmd_stop,    &cmd_prune,  &cmd_doctor, &cmd_attest,
     &cmd_client, &cmd_eif, &cmd_validate, &cmd_explain, &cmd_schema, NULL,
     &cmd_build,  &cmd_run,    &cmd_ps,  &cmd_logs,     &cmd_stop,    &cmd_prune,  &cmd_doctor,
     &cmd_attest, &cmd_client, &cmd_eif, &cmd_validate, &cmd_explain, &cmd_schema, NULL,
