@@ -419,7 +419,7 @@ def test_image_for_another_machine(place, layout):
 
 
 @pytest.mark.parametrize("name, keys", [
-    ("storage", ["storage.s3", "storage.mounts", "kms_integration"]),
+    ("storage", ["storage.s3", "kms_integration"]),
     ("kms-registry", ["kms_integration", "helios_rpc"]),
 ])
 def test_sections_of_later_versions(place, name, keys):
@@ -535,7 +535,7 @@ def test_slips_of_a_newcomer(capsule, tmp_path, args, status, says):
     (["--eif"], "--eif: needs a value"),
     (["--eif", "a", "--eif-only", "b"], "exclude each other"),
     (["capsule.yaml"], "capsule.yaml: surplus argument"),
-    (["--output", "x"], "--output: no such option"),
+    (["--outputs", "x"], "--outputs: no such option"),
     (["-x"], "-x: no such option"),
 ])
 def test_wrong_usage(capsule, tmp_path, args, says):
