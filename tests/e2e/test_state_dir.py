@@ -399,6 +399,24 @@ def test_a_directory_of_another_user(bench):
     assert "belongs to user 65534" in bench.refused(32)
 
 
+@needs_loop
+def test_a_state_directory_that_others_may_change(bench):
+    """It is used, as the reference does, but not silently: they could put another .capsule-hostfs there."""
+    bench.dir.mkdir()
+    for owner, bits, exposed in ((0, 0o755, False), (0, 0o1777, False), (0, 0o775, True), (65534, 0o700, True)):
+        os.chown(bench.dir, owner, owner)
+        bench.dir.chmod(bits)
+        assert ("other users may rename" in bench.once(8)) == exposed, (owner, oct(bits))
+
+
+@needs_loop
+def test_root_that_may_not_mount(bench):
+    err = bench.refused(8, prefix=["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"])
+    assert "mounting" in err and "CAP_SYS_ADMIN" in err
+    wait_for(lambda: not loops_below(bench.base), what="the loop device's end")
+    assert sorted(os.listdir(bench.hostfs)) == ["disk.img", "lock"]
+
+
 # ---- size ----
 
 
