@@ -219,6 +219,7 @@ echo told to nobody
     p.kill()
     p.wait()
     assert "in use by resize2fs (process" in bench.refused(64)
+    assert (bench.hostfs / "disk.img.grow").exists()
     (bench.base / "go").touch()
     wait_for(lambda: (bench.base / "done").exists(), what="its end")
     wait_for(lambda: bench.start(64).communicate(input="")[0], what="a run after it")
