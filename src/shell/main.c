@@ -4,7 +4,9 @@
  */
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/mem.h"
 #include "config.h"
+#include "hostfs/process.h"
 #include "shell/shell.h"
 #include "version.h"
 
@@ -197,9 +199,22 @@ static void watch_enclave(struct shell *sh)
     event_add(sh->console, NULL);
 }
 
+/* The served mounts as a launcher wants them; the caller frees them. */
+static struct launch_mount *mounts_to_launch(const struct mount_places *places)
+{
+    struct launch_mount *mounts = xcalloc(places->count, sizeof(*mounts));
+
+    for (size_t i = 0; i < places->count; i++)
+        mounts[i] = (struct launch_mount){.name = places->items[i].mount->name,
+                                          .path = places->items[i].mount->mount_path,
+                                          .read_only = places->items[i].read_only};
+    return mounts;
+}
+
 static int start_enclave(struct shell *sh, struct error *err)
 {
     AUTO_FD int door = -1; /* ours only until the enclave has it: its end must show */
+    AUTO_FREE struct launch_mount *mounts = mounts_to_launch(&sh->places);
     struct launch_request request = {
         .eif_path = sh->options.eif_file,
         .eif_fd = sh->eif_fd,
@@ -208,6 +223,8 @@ static int start_enclave(struct shell *sh, struct error *err)
         .debug = sh->options.debug,
         .carrier_dir = sh->dir.path,
         .cid = carrier_cid(sh->carrier),
+        .mounts = mounts,
+        .mount_count = sh->places.count,
         .verbosity = sh->options.verbosity,
         .log_format = sh->options.log_format,
         .keep_going = turn_while_starting,
@@ -241,7 +258,8 @@ static int start(struct shell *sh, struct error *err)
                                   .finished = on_log_finished,
                                   .arg = sh};
 
-    if (load(sh, err) < 0 || shell_ports_match(sh, err) < 0)
+    if (load(sh, err) < 0 || shell_ports_match(sh, err) < 0 ||
+        mount_places_find(&sh->options.mounts, sh->manifest, &sh->places, err) < 0)
         return -1;
     if (!sh->options.attach) {
         sh->launcher = launcher_choose(sh->options.launcher, err);
@@ -400,6 +418,8 @@ static int shut_down(struct shell *sh, struct error *err)
     host_ingress_stop(sh->ingress);
     shell_services_stop(sh);
     shell_link_close(sh);
+    mount_places_free(&sh->places);
+    mount_options_free(&sh->options.mounts);
     manifest_free(sh->manifest);
     free(sh->ports.items);
     fd_close(&sh->eif_fd);
@@ -450,6 +470,8 @@ int main(int argc, char **argv)
     struct rlimit files;
     struct error err;
 
+    if (argc > 1 && strcmp(argv[1], HOSTFS_PROCESS_WORD) == 0)
+        return hostfs_process(argc - 1, argv + 1);
     if (shell_options_parse(argc, argv, &sh.options, &err) < 0)
         return fail(&err);
     if (sh.options.help)

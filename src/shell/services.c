@@ -1,6 +1,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "hostfs/process.h"
 #include "launch/measure_cache.h"
 #include "shell/shell.h"
 
@@ -120,6 +121,27 @@ static void stop_clock(struct shell *sh)
     sh->clock = NULL;
 }
 
+static int start_mounts(struct shell *sh, struct error *err)
+{
+    const struct host_mounts_config config = {.carrier = sh->carrier,
+                                              .places = &sh->places,
+                                              .program = "/proc/self/exe",
+                                              .word = HOSTFS_PROCESS_WORD,
+                                              .log_level =
+                                                  log_level_of_verbosity(sh->options.verbosity),
+                                              .log_format = sh->options.log_format};
+
+    if (sh->places.count == 0)
+        return 0;
+    return host_mounts_start(sh->base, &config, &sh->mounts, err);
+}
+
+static void stop_mounts(struct shell *sh)
+{
+    host_mounts_stop(sh->mounts);
+    sh->mounts = NULL;
+}
+
 /*
  * Launchers without hardware get a soft NSM with the measurements of the very image that runs; a
  * real one never needs it.
@@ -150,6 +172,7 @@ static void stop_nsm(struct shell *sh)
 const struct shell_service shell_services[] = {
     {"egress", start_egress, drain_egress, stop_egress},
     {"clock", start_clock, NULL, stop_clock},
+    {"mounts", start_mounts, NULL, stop_mounts},
     {"nsm", start_nsm, NULL, stop_nsm},
     {0},
 };

@@ -7,6 +7,7 @@
 #include "host/egress.h"
 #include "host/ingress.h"
 #include "host/log_reader.h"
+#include "host/mounts.h"
 #include "host/nsm_server.h"
 #include "host/status_reader.h"
 #include "launch/carrier_dir.h"
@@ -46,6 +47,7 @@ struct shell {
     int eif_fd; /* what is measured is what runs; -1 when attached */
     struct manifest *manifest;
     struct shell_ports ports;
+    struct mount_places places; /* of host mounts */
 
     const struct launcher_ops *launcher; /* NULL when attached to a foreign enclave */
     struct launched *launched;
@@ -56,6 +58,7 @@ struct shell {
     size_t started; /* services of the table that run */
     struct host_egress *egress;
     struct clock_server *clock;
+    struct host_mounts *mounts;
     struct nsm_server *nsm;
     struct host_ingress *ingress;
     struct log_reader *log;
