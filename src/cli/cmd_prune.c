@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "base/xdg.h"
 #include "cli/cli.h"
+#include "cli/engine_runs.h"
 #include "launch/carrier_dir.h"
 #include "launch/sandbox_run.h"
 #include "oci/store.h"
@@ -14,15 +15,33 @@
 
 extern const struct subcommand cmd_prune;
 
+/* The record is the way to its container. */
+static bool is_unwatched(void *arg, const struct run_entry *e)
+{
+    const struct run_list *all = arg;
+
+    for (size_t i = 0; i < all->count; i++)
+        if (strcmp(all->items[i].record.id, e->record.id) == 0)
+            return all->items[i].state == RUN_UNWATCHED;
+    return false;
+}
+
 static int prune_runs(struct error *err)
 {
     AUTO_FREE char *runs = runs_dir(err);
     AUTO_FREE char *parent = xdg_runtime_dir(PATH_MAX / 2);
-    size_t removed = 0;
+    AUTO_RUN_LIST struct run_list all = {0};
+    size_t removed = 0, containers = 0;
 
-    if (!runs || runs_prune(runs, NULL, NULL, &removed, err) < 0)
+    if (!runs || runs_list(runs, &all, err) < 0)
+        return -1;
+    engine_runs_refresh(&all);
+    if (engine_runs_prune(&all, &containers, err) < 0 ||
+        runs_prune(runs, is_unwatched, &all, &removed, err) < 0)
         return -1;
     printf("runs: %zu removed\n", removed);
+    if (containers)
+        printf("containers: %zu removed\n", containers);
     /* Of shells that were killed: directories with sockets, control groups, upper layers. */
     if (parent)
         carrier_dir_sweep(parent);
@@ -65,6 +84,7 @@ const struct subcommand cmd_prune = {
     .help = "      --images           also blobs of the local store that no image needs\n"
             "\n"
             "Removes the records and logs of runs that have ended, and the sockets, working\n"
-            "directories and control groups of runs that were killed. What runs is left alone.\n",
+            "directories, control groups and containers of runs that were killed. What runs is\n"
+            "left alone.\n",
     .run = run,
 };

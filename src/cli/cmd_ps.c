@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/strv.h"
 #include "cli/cli.h"
+#include "cli/engine_runs.h"
 #include "codec/json.h"
 #include "runs/registry.h"
 
@@ -79,6 +80,8 @@ static void put_entry(struct json_writer *w, const struct run_entry *e)
     else
         json_put_null(w);
     put_text(w, "launcher", r->launcher);
+    put_text(w, "engine", r->engine);
+    put_text(w, "container", r->container);
     json_put_key(w, "cid");
     if (r->cid)
         json_put_uint(w, r->cid);
@@ -194,6 +197,7 @@ static int run(int argc, char **argv, struct error *err)
     runs = runs_dir(err);
     if (!runs || runs_list(runs, &all, err) < 0)
         return -1;
+    engine_runs_refresh(&all);
     if (o.json)
         return print_json(&all, o.all);
     print_table(&all, o.all);
@@ -204,10 +208,12 @@ const struct subcommand cmd_ps = {
     .name = "ps",
     .synopsis = "[-a] [--format table|json]",
     .summary = "List the capsules that run on this machine",
-    .help = "  -a, --all              also those that have ended (the newest 32 are kept)\n"
-            "      --format FORMAT    table (default), or json: an array\n"
-            "\n"
-            "Shows what this user started with `capsule-cli run`. STATUS is starting, running,\n"
-            "stopping, exited (STATUS), or died: killed together with its supervisor.\n",
+    .help =
+        "  -a, --all              also those that have ended (the newest 32 are kept)\n"
+        "      --format FORMAT    table (default), or json: an array\n"
+        "\n"
+        "Shows what this user started with `capsule-cli run`. STATUS is starting, running,\n"
+        "stopping, unwatched (`run` was killed, the container is still there), exited (STATUS),\n"
+        "or died: killed together with its supervisor.\n",
     .run = run,
 };

@@ -9,11 +9,14 @@
 
 extern const struct subcommand cmd_run;
 
+#define DEFAULT_GRACE_SECS 10 /* of a manifest that says nothing */
+
 static void run_free(struct run *r)
 {
     run_mounts_free(&r->mounts);
     free(r->image);
     free(r->eif);
+    container_engine_close(&r->through);
     buf_free(&r->manifest);
     run_record_free(&r->record);
     run_place_close(&r->place);
@@ -29,7 +32,7 @@ static int begin(struct run *r, const struct manifest *m, struct error *err)
     r->record.launcher = xstrdup("");
     r->record.engine = xstrdup("");
     r->record.container = xstrdup("");
-    r->record.grace_secs = m->runtime.stop_grace_secs;
+    r->record.grace_secs = m ? m->runtime.stop_grace_secs : DEFAULT_GRACE_SECS;
     r->record.detached = r->detach;
     if (runs && runs_begin(runs, &r->record, &r->place, err) == 0)
         return 0;
@@ -65,17 +68,49 @@ static int serve(struct run *r, int signals, void (*up)(void *arg), void *arg, s
     return status == 0 ? 1 : status;
 }
 
-static int start(struct run *r, int signals, struct error *err)
+static int go(struct run *r, const struct manifest *m, int signals, void (*up)(void *arg),
+              void *arg, struct error *err)
+{
+    if (r->through.socket)
+        return run_container(r, m, signals, up, arg, err);
+    return serve(r, signals, up, arg, err);
+}
+
+static int start(struct run *r, const struct manifest *m, int signals, struct error *err)
 {
     AUTO_FD int told = -1;
     int status, rc;
 
     if (!r->detach)
-        return serve(r, signals, NULL, NULL, err);
+        return go(r, m, signals, NULL, NULL, err);
     rc = run_detach(r, signals, &told, &status, err);
     if (rc <= 0)
         return rc < 0 ? -1 : status;
-    return serve(r, signals, run_detached_up, &told, err);
+    return go(r, m, signals, run_detached_up, &told, err);
+}
+
+/* What only the other way of running has. */
+static int check_options(const struct run *r, struct error *err)
+{
+    const char *alien = r->pull           ? "--pull"
+                        : r->privileged   ? "--privileged"
+                        : r->host_network ? "--network host"
+                                          : NULL;
+
+    if (r->through.socket || !alien)
+        return 0;
+    error_set(err, ERR_USAGE, "%s: is for containers, and %s runs without one", alien, r->image);
+    return error_hint(err, "to run an image of an engine, say which: --engine docker");
+}
+
+static int bind_mounts(struct run *r, const struct manifest *m, struct error *err)
+{
+    if (!r->through.socket)
+        return run_mounts_bind(&r->mounts, m, err);
+    if (r->mounts.count == 0)
+        return 0;
+    error_set(err, ERR_UNSUPPORTED, "--mount: not available in this version for containers");
+    return error_hint(err, "build %s into the local store, and run it from there", r->image);
 }
 
 static int run(int argc, char **argv, struct error *err)
@@ -88,12 +123,13 @@ static int run(int argc, char **argv, struct error *err)
     int status;
 
     if (run_options_parse(argc, argv, &r, err) < 0 || run_image_find(&r, &m, err) < 0 ||
-        manifest_check_available(m, err) < 0 || run_mounts_bind(&r.mounts, m, err) < 0)
+        (m && manifest_check_available(m, err) < 0) || check_options(&r, err) < 0 ||
+        bind_mounts(&r, m, err) < 0)
         return -1;
     signals = run_signals_open(err);
     if (signals < 0 || begin(&r, m, err) < 0)
         return -1;
-    status = start(&r, signals, err);
+    status = start(&r, m, signals, err);
     if (r.place.dir) /* else there is no record, or it is now another process's */
         end(&r, status < 0 ? 1 : status);
     return status;
@@ -104,7 +140,8 @@ const struct subcommand cmd_run = {
     .synopsis = "[IMAGE | FILE.eif] [-f FILE|-] [-p [ADDR:]HOST:CONTAINER]... [OPTION]...",
     .summary = "Run a built image, and end with its app's exit status",
     .help =
-        "  IMAGE                  name of an image in the local store\n"
+        "  IMAGE                  name of an image in the local store, or of a release image\n"
+        "                         of a container engine, when only one has it\n"
         "  FILE.eif               an enclave image file; its manifest is inside\n"
         "  -f, --file FILE        manifest whose target to run (default capsule.yaml); with\n"
         "                         FILE.eif, the manifest of the host's side; - is standard\n"
@@ -125,7 +162,11 @@ const struct subcommand cmd_run = {
         "                         keep the bytes of the manifest's mount NAME in DIR; :ro lets "
         "the\n"
         "                         app only read (see docs/host-mounts.md)\n"
-        "      --pull             not available in this version\n"
+        "      --engine ENGINE    run IMAGE in a container of docker, podman, or the engine at\n"
+        "                         this socket; it is pulled when the engine does not have it\n"
+        "      --pull             with an engine: pull it in any case\n"
+        "      --network host     with an engine: without a network of the container's own\n"
+        "      --privileged       with an engine: with all rights, and a root to write on\n"
         "\n"
         "Exit status: the app's; 107 killed by a signal, 108 failed in the enclave, 128 + signal\n"
         "when stopped by one; 1 error here, 2 wrong usage.\n",

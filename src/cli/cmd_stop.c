@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/cli.h"
+#include "cli/engine_runs.h"
 #include "runs/registry.h"
 
 #include <errno.h>
@@ -77,7 +78,7 @@ static void begin(struct stopping *s)
     s->shell = run_process_open(r, &r->shell);
     s->supervisor = run_process_open(r, &r->supervisor);
     s->started_ms = clock_mono_ms();
-    if (s->entry.state == RUN_EXITED || s->entry.state == RUN_DIED) {
+    if (!run_state_lives(s->entry.state)) {
         log_info("stop", "has ended already", kv_str("run", r->id));
         return;
     }
@@ -91,6 +92,8 @@ static int finish(struct stopping *s, int64_t secs, struct error *err)
     const struct run_record *r = &s->entry.record;
     int64_t limit = secs >= 0 ? secs : (int64_t)r->grace_secs + STOP_EXTRA_SECS;
 
+    if (s->entry.state == RUN_UNWATCHED)
+        return engine_runs_stop(&s->entry, limit * 1000, err);
     if (!run_state_lives(s->entry.state) || wait_gone(s, s->started_ms + limit * 1000))
         return 0;
     log_warn("stop", "did not stop in time, terminating it", kv_str("run", r->id));
@@ -158,6 +161,7 @@ static int run(int argc, char **argv, struct error *err)
     runs = runs_dir(err);
     if (!runs || runs_list(runs, &all, err) < 0)
         return -1;
+    engine_runs_refresh(&all);
     return stop_all(&all, argv + optind, (size_t)(argc - optind), secs, err);
 }
 

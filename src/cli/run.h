@@ -5,6 +5,7 @@
 #include "base/proc.h"
 #include "cli/publish.h"
 #include "cli/run_mounts.h"
+#include "container/engine.h"
 #include "manifest/manifest.h"
 #include "runs/registry.h"
 
@@ -19,12 +20,17 @@ struct run {
     bool publish_all;
     bool debug;
     bool detach;
+    const char *engine; /* as container_engine_open() takes it; NULL: not asked for */
+    bool pull;
+    bool privileged;
+    bool host_network;
     uint32_t cpu_count; /* 0: not given */
     uint32_t memory_mb;
     /* What they mean. */
-    char *image;         /* how the image is called in lists */
-    char *eif;           /* absolute path */
-    struct buf manifest; /* the bytes for the shell */
+    char *image;                     /* how the image is called in lists */
+    char *eif;                       /* absolute path */
+    struct buf manifest;             /* the bytes for the shell */
+    struct container_engine through; /* the engine that has the image; socket NULL: none */
     /* What is written down about it. */
     struct run_place place;
     struct run_record record;
@@ -34,7 +40,11 @@ int run_options_parse(int argc, char **argv, struct run *r, struct error *err);
 /* FILE.eif or a path; anything else is the name of an image. */
 bool run_is_file(const char *operand);
 
-/* Fills r->image, r->eif and r->manifest, and loads the latter; the caller frees *m. */
+/*
+ * Fills r->image, and r->eif and r->manifest, which it loads; or r->through, when an engine was
+ * asked for or is the only one to have the image: *m is then the manifest of -f, or NULL. The
+ * caller frees *m.
+ */
 int run_image_find(struct run *r, struct manifest **m, struct error *err);
 
 /*
@@ -57,6 +67,17 @@ int run_supervise(struct run *r, struct proc *shell, int report, int signals, vo
  * started.
  */
 int run_shell(struct run *r, int signals, void (*up)(void *arg), void *arg, struct error *err);
+
+/* The same in a container of r->through; `m` may be NULL. `up` is called when it has been started.
+ */
+int run_container(struct run *r, const struct manifest *m, int signals, void (*up)(void *arg),
+                  void *arg, struct error *err);
+
+/*
+ * Takes the grace from the manifest in the container, and warns where ports do not fit its ingress.
+ * One that cannot be read is warned of.
+ */
+void run_heed_packed(struct run *r, const char *id);
 
 /*
  * Goes on in the background. Returns 1 in the new process, whose output goes to the run's log and

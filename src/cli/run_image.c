@@ -1,7 +1,9 @@
 /* Which EIF `capsule-cli run` starts, and the manifest of the host's side. */
 #include "base/file.h"
+#include "base/log.h"
 #include "cli/manifest_input.h"
 #include "cli/run.h"
+#include "container/life.h"
 #include "eif/ramdisk.h"
 #include "oci/store.h"
 
@@ -98,6 +100,42 @@ static int find_image(struct run *r, const char *name, struct error *err)
     return 0;
 }
 
+/* The reference of an image in an engine has no such look. */
+static bool may_be_in_engine(const struct run *r, const char *name)
+{
+    return !r->engine && name[0] != '/' && strncmp(name, "sha256:", 7) != 0;
+}
+
+/* 1 when an engine of this machine has it, and is now in r->through. Whatever fails says no. */
+static int find_in_engine(struct run *r, const char *name)
+{
+    struct error why = {0};
+    int rc = 0;
+
+    if (!may_be_in_engine(r, name) || container_engine_open(NULL, &r->through, &why) < 0)
+        return 0;
+    rc = container_has_image(&r->through, name, &why);
+    if (rc == 1) {
+        log_info("run", "the image is not in the local store; taking the engine that has it",
+                 kv_str("image", name), kv_str("engine", r->through.socket));
+        r->image = xstrdup(name);
+        return 1;
+    }
+    container_engine_close(&r->through);
+    return 0;
+}
+
+static int find_by_name(struct run *r, const char *name, struct error *err)
+{
+    if (r->engine) {
+        r->image = xstrdup(name);
+        return container_engine_open(r->engine, &r->through, err);
+    }
+    if (find_image(r, name, err) == 0)
+        return 0;
+    return err->kind == ERR_NOT_FOUND && find_in_engine(r, name) ? 0 : -1;
+}
+
 int run_image_find(struct run *r, struct manifest **m, struct error *err)
 {
     AUTO_MANIFEST struct manifest *given = NULL;
@@ -115,8 +153,13 @@ int run_image_find(struct run *r, struct manifest **m, struct error *err)
         if (given ? buf_append(&r->manifest, given->source.ptr, given->source.len) < 0
                   : manifest_of_eif(r->operand, &r->manifest, err) < 0)
             return -1;
-    } else if (find_image(r, given ? given->target : r->operand, err) < 0) {
+    } else if (find_by_name(r, given ? given->target : r->operand, err) < 0) {
         return -1;
+    }
+    if (r->through.socket) {
+        *m = given;
+        given = NULL;
+        return 0;
     }
     if (manifest_load(buf_slice(&r->manifest), "the image's manifest", NULL, 0, m, &problems, err) <
         0) {

@@ -18,6 +18,9 @@ enum {
     OPT_LAUNCHER,
     OPT_NAME,
     OPT_DETACH,
+    OPT_ENGINE,
+    OPT_PRIVILEGED,
+    OPT_NETWORK,
     OPT_PULL
 };
 
@@ -31,12 +34,6 @@ static int parse_count(const char *name, const char *text, uint32_t least, uint3
                                text, least);
     *out = (uint32_t)v;
     return 0;
-}
-
-static int not_yet(const char *option, const char *hint, struct error *err)
-{
-    error_set(err, ERR_UNSUPPORTED, "%s: not available in this version", option);
-    return error_hint(err, "%s", hint);
 }
 
 static int take_option(int c, struct run *r, char **argv, struct error *err)
@@ -69,10 +66,19 @@ static int take_option(int c, struct run *r, char **argv, struct error *err)
     case OPT_MOUNT:
         return run_mounts_add(&r->mounts, optarg, err);
     case OPT_PULL:
-        return not_yet("--pull",
-                       "run takes images from the local store, where capsule-cli build "
-                       "puts them",
-                       err);
+        r->pull = true;
+        return 0;
+    case OPT_ENGINE:
+        r->engine = optarg;
+        return 0;
+    case OPT_PRIVILEGED:
+        r->privileged = true;
+        return 0;
+    case OPT_NETWORK:
+        r->host_network = strcmp(optarg, "host") == 0;
+        if (r->host_network || strcmp(optarg, "bridge") == 0)
+            return 0;
+        return cli_usage_error(&cmd_run, argv, err, "--network %s: must be bridge or host", optarg);
     default:
         return cli_option_error(&cmd_run, c, argv, err);
     }
@@ -99,6 +105,9 @@ int run_options_parse(int argc, char **argv, struct run *r, struct error *err)
         {"detach", no_argument, NULL, OPT_DETACH},
         {"mount", required_argument, NULL, OPT_MOUNT},
         {"launcher", required_argument, NULL, OPT_LAUNCHER},
+        {"engine", required_argument, NULL, OPT_ENGINE},
+        {"privileged", no_argument, NULL, OPT_PRIVILEGED},
+        {"network", required_argument, NULL, OPT_NETWORK},
         {"pull", no_argument, NULL, OPT_PULL},
         {0},
     };
@@ -115,5 +124,8 @@ int run_options_parse(int argc, char **argv, struct run *r, struct error *err)
     if (r->operand && r->file && !run_is_file(r->operand))
         return cli_usage_error(&cmd_run, argv, err,
                                "IMAGE and -f together: -f names the image already");
+    if (r->engine && r->operand && run_is_file(r->operand))
+        return cli_usage_error(&cmd_run, argv, err,
+                               "--engine with a file: an engine runs release images, by name");
     return 0;
 }

@@ -57,7 +57,8 @@ void run_list_free(struct run_list *l)
 
 const char *run_state_name(enum run_state state)
 {
-    static const char *const names[] = {"starting", "running", "stopping", "exited", "died"};
+    static const char *const names[] = {"starting",  "running", "stopping",
+                                        "unwatched", "exited",  "died"};
 
     return names[state];
 }

@@ -39,14 +39,15 @@ int run_place_save(const struct run_place *p, const struct run_record *record, s
 enum run_state {
     RUN_STARTING,
     RUN_RUNNING,
-    RUN_STOPPING, /* its supervisor was killed, its shell still tidies up */
+    RUN_STOPPING,  /* its supervisor was killed, its shell still tidies up */
+    RUN_UNWATCHED, /* likewise, and its container still runs: for who has asked the engine */
     RUN_EXITED,
     RUN_DIED, /* killed with its supervisor: how it ended is not known */
 };
 const char *run_state_name(enum run_state state);
 static inline bool run_state_lives(enum run_state state)
 {
-    return state <= RUN_STOPPING;
+    return state <= RUN_UNWATCHED;
 }
 
 struct run_entry {

@@ -17,7 +17,8 @@ const char shell_help[] =
     "  --memory-mb N         instead of the manifest's defaults.memory_mb (4096)\n"
     "  -p, --publish [ADDR:]HOST:CONTAINER\n"
     "                        lead a host port to an ingress port of the enclave; repeatable\n"
-    "  --publish-all         every ingress port that no -p names on the same host port\n"
+    "  --publish-all         every ingress port that no -p names on the same host port; as\n"
+    "                        without -p for /enclave/application.eif\n"
     "  --mount NAME=DIR[:ro] serve a directory as host mount NAME of the manifest; repeatable\n"
     "  --debug-mode          debug enclave: console attached, measurements all zero\n"
     "  --attach DIR          start nothing: serve the enclave whose carrier directory is DIR\n"
@@ -32,6 +33,8 @@ const char shell_help[] =
     "The app's output goes to standard output, everything else to standard error.\n"
     "Exit status: the app's; 107 killed by a signal, 108 the runtime failed, 109 stopped by a\n"
     "signal to this program, 1 other errors, 2 wrong usage.\n";
+
+#define PACKED_EIF "/enclave/application.eif"
 
 enum {
     OPT_EIF = 256,
@@ -138,13 +141,15 @@ int shell_options_parse(int argc, char **argv, struct shell_options *out, struct
 {
     int opt;
 
-    *out = (struct shell_options){.eif_file = "/enclave/application.eif",
-                                  .manifest_file = "/enclave/capsule.yaml",
-                                  .launcher = "auto"};
+    *out = (struct shell_options){
+        .eif_file = PACKED_EIF, .manifest_file = "/enclave/capsule.yaml", .launcher = "auto"};
     opterr = 0;
     while ((opt = getopt_long(argc, argv, ":p:v", long_options, NULL)) != -1)
         if (take(opt, argv, out, err) < 0)
             return error_hint(err, "see capsule-shell --help");
+    /* In a release image the container's ports decide which are reached from outside. */
+    if (strcmp(out->eif_file, PACKED_EIF) == 0 && out->publish_count == 0)
+        out->publish_all = true;
     if (optind < argc)
         out->command = argv[optind++];
     if (optind < argc || (out->command && strcmp(out->command, "print-manifest") != 0 &&

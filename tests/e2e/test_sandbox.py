@@ -735,6 +735,7 @@ USAGE = [
     (["a", "--cpu-count", "-1"], "--cpu-count -1"),
     (["a", "--memory-mb", "63"], "at least 64"),
     (["a", "--memory-mb", "9999999999"], "--memory-mb"),
+    (["a.eif", "--pull"], "--pull: is for containers"),
     (["a", "--launcher", "docker"], "no such launcher; there are auto, nitro"),
 ]
 
@@ -750,7 +751,6 @@ FAILING = [
     ([], "capsule.yaml", ""),
     (["missing.eif"], "missing.eif", ""),
     (["./broken.eif"], "./broken.eif", ""),
-    (["a", "--pull"], "--pull: not available in this version", "local store"),
 ]
 
 
