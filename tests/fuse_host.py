@@ -61,7 +61,8 @@ class FuseHost:
     def __init__(self, directory, files=(), index=0, lanes=2, flags=0, error=0, lie=None, welcome=None):
         self.nodes = {i + 2: [name.encode(), bytearray(data)] for i, (name, data) in enumerate(dict(files).items())}
         self.lanes, self.flags, self.error, self.lie, self.welcome = lanes, flags, error, lie, welcome
-        self.hellos, self.requests, self.connections, self.ended = [], [], [], threading.Event()
+        self.hellos, self.requests, self.connections, self.unsent = [], [], [], []
+        self.ended = threading.Event()
         self.lock = threading.Lock()
         self.sock = socket.socket(socket.AF_UNIX)
         fd = os.open(directory, os.O_PATH)
@@ -110,8 +111,13 @@ class FuseHost:
             answer = self.answer(request)
         if self.lie:
             answer = self.lie(request.op, request, answer)
-        if answer:
+        if not answer:
+            return
+        try:
             conn.sendall(answer)
+        except OSError:
+            self.unsent.append(request)
+            raise
 
     def content(self, name):
         return bytes(self.nodes[self.find(name.encode())][1])

@@ -29,6 +29,7 @@ struct mount_lane {
     bool blocked; /* the socket is watched for room */
     bool swollen; /* the buffers have held more than a chunk */
     bool finishing;
+    bool done; /* counted in the group's `done` */
     int64_t next_look_ms;
     struct fuse_check check;
     uint8_t *out; /* one request, sent up to out_sent */
@@ -162,21 +163,22 @@ static int send_request(struct mount_lane *l, struct error *err)
     return watch_room(l, l->out_len > 0, err);
 }
 
+/* Returns 0 when there was none, or another lane had it; 1 when there may be more; -1. */
 static int take_request(struct mount_lane *l, int64_t now_ms, struct error *err)
 {
     ssize_t n = read(l->fuse_fd, l->out, BUFFER_LEN);
 
     if (n < 0 && errno == EAGAIN)
-        return 0; /* another lane has it */
+        return 0;
     if (n < 0 && (errno == EINTR || errno == ENOENT))
-        return 0; /* whoever asked was interrupted meanwhile */
+        return 1; /* whoever asked was interrupted meanwhile */
     if (n < 0)
         return error_sys(err, errno, "reading a request of the kernel");
     if (fuse_check_request(&l->check, slice_of(l->out, (size_t)n), now_ms, err) < 0)
         return -1;
     l->swollen |= n > (ssize_t)CHUNK;
     l->out_len = (size_t)n;
-    return send_request(l, err);
+    return send_request(l, err) < 0 ? -1 : 1;
 }
 
 /* ---- replies ---- */
@@ -269,7 +271,7 @@ static int wait_ms(const struct mount_lane *l)
 {
     if (!is_idle(l))
         return TICK_MS;
-    if (l->finishing)
+    if (l->finishing && !l->done)
         return 0;
     return l->swollen ? SHRINK_MS : -1;
 }
@@ -282,11 +284,43 @@ static int look_for_silence(struct mount_lane *l, int64_t now_ms, struct error *
     return fuse_check_overdue(&l->check, now_ms, err) ? -1 : 0;
 }
 
+/* Not done from before it takes a request until it has found none. */
+static void set_done(struct mount_lane *l, bool done)
+{
+    struct mount_lanes *g = l->group;
+
+    if (l->done == done)
+        return;
+    l->done = done;
+    if (!done)
+        atomic_fetch_sub(&g->done, 1);
+    else if (atomic_fetch_add(&g->done, 1) + 1 == atomic_load(&g->count))
+        mount_lanes_abort(g);
+}
+
+/*
+ * The kernel is asked, not epoll: that may have told another lane alone. Whatever a last reply lets
+ * the kernel ask for is there when the reply has been given, so when all lanes are done there is
+ * nothing left.
+ */
+static int look_for_the_end(struct mount_lane *l, int64_t now_ms, struct error *err)
+{
+    int rc = take_request(l, now_ms, err);
+
+    if (rc == 0)
+        set_done(l, true);
+    return rc < 0 ? -1 : 0;
+}
+
 static int handle(struct mount_lane *l, const struct epoll_event *e, int64_t now_ms,
                   struct error *err)
 {
-    if (e->data.fd == l->fuse_fd)
-        return l->out_len || fuse_check_full(&l->check) ? 0 : take_request(l, now_ms, err);
+    if (e->data.fd == l->fuse_fd) {
+        set_done(l, false);
+        if (l->out_len || fuse_check_full(&l->check))
+            return 0;
+        return take_request(l, now_ms, err) < 0 ? -1 : 0;
+    }
     if (e->data.fd == l->group->cancel_fd)
         mount_lanes_abort(l->group);
     if (e->data.fd == l->group->finish_fd) {
@@ -310,13 +344,16 @@ static int carry(struct mount_lane *l, struct error *err)
 
         if (n < 0 && errno != EINTR)
             return error_sys(err, errno, "waiting for requests");
-        if (atomic_load(&l->group->over) || (n == 0 && l->finishing && is_idle(l)))
+        if (atomic_load(&l->group->over))
             return 0;
         if (n == 0 && l->swollen && is_idle(l))
             shrink(l);
         for (int i = 0; i < n; i++)
             if (handle(l, &events[i], now_ms, err) < 0)
                 return -1;
+        if (n == 0 && l->finishing && !l->done && is_idle(l) &&
+            look_for_the_end(l, now_ms, err) < 0)
+            return -1;
         if (look_for_silence(l, now_ms, err) < 0 ||
             watch_kernel(l, l->out_len == 0 && !fuse_check_full(&l->check), err) < 0)
             return -1;
@@ -386,6 +423,7 @@ int mount_lane_start(struct mount_lanes *g, int fuse_fd, int socket, struct moun
         release(l);
         return -1;
     }
+    atomic_fetch_add(&g->count, 1);
     rc = pthread_create(&l->thread, NULL, run, l);
     if (rc != 0) {
         release(l);

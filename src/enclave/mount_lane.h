@@ -26,6 +26,8 @@ struct mount_lanes {
     int cancel_fd;    /* borrowed: the mount is over when it becomes readable */
     int ready_fd;     /* eventfd, readable once FUSE_INIT has been answered */
     atomic_bool over;
+    atomic_uint count;    /* of lanes */
+    atomic_uint done;     /* of those, when finishing: with nothing left to do */
     pthread_mutex_t lock; /* of the following */
     bool quiet;           /* nobody is told why it ends: not in use yet, or no more */
     struct error why;
@@ -38,7 +40,10 @@ void mount_lanes_free(struct mount_lanes *g);
 void mount_lanes_fail(struct mount_lanes *g, const struct error *why);
 /* The same without fault. */
 void mount_lanes_abort(struct mount_lanes *g);
-/* The lanes end once the kernel asks for nothing more and every request has its reply. */
+/*
+ * The lanes end, all together, once the kernel asks for nothing more and every request has its
+ * reply: to the host the end of one is the end of the mount.
+ */
 void mount_lanes_finish(struct mount_lanes *g);
 /* From now on a failure is logged; -1 with the reason when there was one before. */
 int mount_lanes_go_live(struct mount_lanes *g, struct error *err);

@@ -121,22 +121,22 @@ static int parse_host_cid(const char *text, struct carrier_config *c, struct err
 
 static int parse_mount_fds(const char *text, struct options *o, struct error *err)
 {
-    const char *equals = strchr(text, '='), *p = equals;
+    const char *p = strchrnul(text, '=');
     struct mount_fds *m = &o->mount_fds[o->mount_fds_count];
 
     if (o->mount_fds_count == ARRAY_LEN(o->mount_fds))
         return error_set(err, ERR_USAGE, "--mount-fds: more than %zu mounts",
                          ARRAY_LEN(o->mount_fds));
-    *m = (struct mount_fds){.name = text, .name_len = equals ? (size_t)(equals - text) : 0};
-    while (m->name_len && *p && m->count < ARRAY_LEN(m->fds)) {
-        const char *comma = strchrnul(++p, ',');
+    *m = (struct mount_fds){.name = text, .name_len = (size_t)(p - text)};
+    while (*p && m->count < ARRAY_LEN(m->fds)) {
+        const char *end = strchrnul(p + 1, ',');
 
-        if (parse_fd(slice_of(p, (size_t)(comma - p)), &m->fds[m->count]) < 0)
+        if (parse_fd(slice_of(p + 1, (size_t)(end - p - 1)), &m->fds[m->count]) < 0)
             break;
         m->count++;
-        p = comma;
+        p = end;
     }
-    if (m->count == 0 || *p)
+    if (m->name_len == 0 || m->count == 0 || *p)
         return error_set(err, ERR_USAGE,
                          "--mount-fds %s: must be NAME=FD[,FD]..., at most %d descriptors above 2",
                          text, MOUNT_LANES_MAX);

@@ -4,11 +4,14 @@ import hashlib
 import os
 import pathlib
 import random
+import shutil
 import signal
+import subprocess
+import tempfile
 
 import pytest
 
-from conftest import LAUNCHER, SLOW, in_sandbox, vm_missing, wait_for
+from conftest import BIN, LAUNCHER, SLOW, in_sandbox, vm_missing, wait_for
 from fuse_host import INIT, LIES, FuseHost
 from pairing import children
 from running import BUSYBOX, Sandbox
@@ -18,6 +21,10 @@ pytestmark = [pytest.mark.skipif(not BUSYBOX, reason="needs busybox"),
                                  reason="needs /dev/fuse")]
 in_vm = pytest.mark.skipif(bool(vm_missing()), reason=vm_missing() or "")
 APPLETS = "chmod chown cmp cp dd df find flock ln mkdir mount mv rm sha256sum stat sync touch truncate umount".split()
+
+
+def storage(path="/mnt/data", required=True):
+    return {"mounts": [{"name": "data", "mount_path": path, "size_mb": 16, "required": required}]}
 
 
 class Runs:
@@ -33,8 +40,7 @@ class Runs:
               **sections):
         eif = image or self.images.image(script, files={f"bin/{x}": f"#!/bin/busybox sh\nexec /bin/busybox {x} \"$@\"\n"
                                                         for x in APPLETS},
-                                         storage={"mounts": [{"name": "data", "mount_path": path, "size_mb": 16,
-                                                              "required": required}]}, **sections)
+                                         storage=storage(path, required), **sections)
         mounts = ["--mount", f"data={self.data}{mount}"] if mount is not None else []
         with open(self.dir / "out", "wb") as out, open(self.dir / "err", "wb") as err:
             self.process = self.capsule.start("--eif-file", eif, "--manifest-file", self.dir / "capsule.yaml", "--launcher",
@@ -145,6 +151,39 @@ def test_death_of_the_server_gives_errors(runs):
     runs.says("status 1\n")
     runs.ends()
     assert "mounts: a host mount is over: its files give errors from now on mount=data" in runs.out()
+
+
+@in_sandbox
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes somebody else")
+@pytest.mark.parametrize("device, status, said", [
+    ("666", 0, "mounts: mounted mount=data"),
+    ("600", 108, "making /dev/fuse: Operation not permitted"),
+], ids=["with-fuse", "without"])
+def test_as_an_ordinary_user(runs, device, status, said):
+    """In a mount namespace whose /dev/fuse is open to everybody, or to nobody else."""
+    base = pathlib.Path(tempfile.mkdtemp(prefix="capsule-", dir="/tmp"))  # pytest's directories are root's alone
+    try:
+        eif = runs.images.image("echo written >/mnt/data/file && cat /mnt/data/file", storage=storage())
+        for name in ("data", "home", "run"):
+            (base / name).mkdir(mode=0o700)
+            os.chown(base / name, 65534, 65534)
+        for file in (eif, runs.dir / "capsule.yaml", BIN / "capsule-shell"):
+            shutil.copy(file, base)
+        base.chmod(0o755)
+        script = (f"mkdir {base}/dev && mount -t tmpfs none {base}/dev && mknod -m {device} {base}/dev/fuse c 10 229 && "
+                  f'mount --bind {base}/dev/fuse /dev/fuse && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"')
+        run = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", base / "capsule-shell", "--eif-file", base / eif.name,
+                              "--manifest-file", base / "capsule.yaml", "--launcher", "sandbox", "--memory-mb", "256",
+                              "--mount", f"data={base}/data"], env={"PATH": os.environ["PATH"], "HOME": f"{base}/home",
+                                                                   "XDG_RUNTIME_DIR": f"{base}/run"},
+                             capture_output=True, text=True, timeout=60, check=False)
+        assert run.returncode == status and said in run.stdout, run.stdout + run.stderr
+        if status == 0:
+            assert (base / "data/file").read_text() == "written\n"
+        else:
+            assert "no host mounts: this machine's /dev/fuse cannot be opened" in run.stderr
+    finally:
+        shutil.rmtree(base)
 
 
 # ---- hosts that lie, in a machine with its own kernel ----

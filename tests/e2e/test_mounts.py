@@ -154,25 +154,31 @@ say(got)
 
 
 def test_what_was_written_is_at_the_host_before_the_end_is_told(mounted):
-    """Through a mapping, by a process that the app leaves behind and that is killed."""
-    m = mounted({"file": b"." * 100000})
+    """Through a mapping, by a process that the app leaves behind and that is killed. The host takes its time with
+    every second write, and nobody hangs up on it meanwhile."""
+    def slow(op, request, honest):
+        if op == fuse_host.WRITE and request.unique % 4:
+            time.sleep(0.3)
+        return honest
+
+    m = mounted({"file": b"." * 8000000}, lanes=4, lie=slow)
     m.start("""
 import mmap
 if os.fork():
-    time.sleep(0.2)
-    while b'x' not in read('/mnt/data/file')[:1]: time.sleep(0.01)
+    while read('/mnt/data/file')[-1:] != b'x': time.sleep(0.01)
     say('ready')
     os._exit(3)
 f = open('/mnt/data/file', 'r+b')
-memory = mmap.mmap(f.fileno(), 100000)
-memory[:] = b'x' * 100000
+memory = mmap.mmap(f.fileno(), 8000000)
+memory[:] = b'x' * 8000000
 time.sleep(60)
 """)
     m.result()
     with m.pair.dial(17000) as s, s.makefile("rb") as lines:
         assert any(b"exited" in line for line in lines)
-        assert m.fuse.content("file") == b"x" * 100000
+        assert m.fuse.content("file") == b"x" * 8000000
     assert m.fuse.ended.wait(5)
+    assert len(m.fuse.asked(fuse_host.WRITE)) >= 8 and not m.fuse.unsent
 
 
 # ---- no mount ----
