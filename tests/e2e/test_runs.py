@@ -12,7 +12,7 @@ import time
 import pytest
 
 from conftest import BIN, free_port, wait_for
-from running import BUSYBOX, Sandbox
+from running import BUSYBOX, Sandbox, request
 
 pytestmark = pytest.mark.skipif(not BUSYBOX, reason="needs busybox")
 
@@ -435,3 +435,23 @@ def test_nothing_runs_and_nothing_is_found(capsule):
     assert capsule.cli("ps", check=0).stdout.split()[0] == "ID"
     r = capsule.cli("logs", "abc", check=1)
     assert "abc: no such run" in r.stderr and "hint: capsule-cli ps -a" in r.stderr
+
+
+def test_twenty_at_once_and_the_death_of_one(runs):
+    """Started in the same moment; each has its own record, port and log, and one that is killed takes no other along."""
+    eif = runs.image("httpd -f -p 127.0.0.1:8080 -h /srv", files={"srv/page": b"here\n"}, ingress=[{"listen_port": 8080}])
+    ports = [free_port() for _ in range(20)]
+    starts = [runs.capsule.start("run", "--launcher", "sandbox", "--detach", "--name", f"n{i}", "-p", f"127.0.0.1:{port}:8080", eif)
+              for i, port in enumerate(ports)]
+    ids = []
+    for p in starts:
+        out, err = p.communicate(timeout=60)
+        assert p.returncode == 0, err
+        ids.append(out.decode().strip())
+    assert sorted(x["id"] for x in runs.ps() if x["state"] == "running") == sorted(ids) and len(set(ids)) == 20
+    assert all(request(port, "GET", "/page").body == b"here\n" for port in ports)
+    os.kill(runs.record(ids[7])["shell"]["pid"], signal.SIGKILL)
+    wait_for(lambda: len(runs.ps()) == 19, 10, "the death of one")
+    assert all(request(port, "GET", "/page").body == b"here\n" for i, port in enumerate(ports) if i != 7)
+    runs.cli("stop", *[x for i, x in enumerate(ids) if i != 7], check=0)
+    assert runs.ps() == [] and runs.cli("prune", check=0).stdout == "runs: 20 removed\n"
