@@ -51,4 +51,6 @@ class Engine:
                 self.process.kill()
                 self.process.wait()
         self.log.close()
+        # Containers on the host's network leave it a name there.
+        subprocess.run(["umount", "-q", self.dir / "exec/netns/default"], capture_output=True)
         shutil.rmtree(self.dir, ignore_errors=True)

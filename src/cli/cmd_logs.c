@@ -45,26 +45,6 @@ static int parse(int argc, char **argv, struct logs_options *o, struct error *er
     return 0;
 }
 
-static int print(struct run_log *log, bool follow, struct error *err)
-{
-    AUTO_FREE uint8_t *chunk = xmalloc(65536);
-    bool grows;
-    ssize_t n;
-
-    do {
-        /* Asked before reading: what is written up to the end is read after it. */
-        grows = follow && run_log_grows(log);
-        while ((n = run_log_read(log, chunk, 65536, err)) > 0)
-            if (fd_write_all(STDOUT_FILENO, chunk, (size_t)n, "standard output", err) < 0)
-                return -1;
-        if (n < 0)
-            return -1;
-        if (grows)
-            run_log_wait(log, 200);
-    } while (grows);
-    return 0;
-}
-
 static int run(int argc, char **argv, struct error *err)
 {
     AUTO_RUN_LIST struct run_list all = {0};
@@ -87,7 +67,7 @@ static int run(int argc, char **argv, struct error *err)
     }
     if (o.has_tail && run_log_seek_tail(&log, o.tail, err) < 0)
         return -1;
-    return print(&log, o.follow, err);
+    return run_log_copy(&log, o.follow, STDOUT_FILENO, "standard output", err);
 }
 
 const struct subcommand cmd_logs = {

@@ -43,14 +43,19 @@ static int begin(struct run *r, const struct manifest *m, struct error *err)
     return 0;
 }
 
-static void end(struct run *r, int status)
+void run_save(const struct run *r)
 {
     struct error why = {0};
 
+    if (run_place_save(&r->place, &r->record, &why) < 0)
+        log_warn("run", "this run's record is out of date", kv_str("reason", why.msg));
+}
+
+static void end(struct run *r, int status)
+{
     r->record.ended_ms = clock_real_ns() / 1000000;
     r->record.status = status;
-    if (run_place_save(&r->place, &r->record, &why) < 0)
-        log_warn("run", "how this run ended is not recorded", kv_str("reason", why.msg));
+    run_save(r);
 }
 
 /* The shell, between the beginning and the end of its host mounts. */

@@ -45,6 +45,11 @@ int run_options_parse(int argc, char **argv, struct run *r, struct error *err);
  */
 int run_image_find(struct run *r, struct manifest **m, struct error *err);
 
+/* Writes the record anew; what goes wrong is warned of, as the run itself goes on. */
+void run_save(const struct run *r);
+/* Does a -p lead to this port of the enclave? */
+bool run_publishes(const struct run *r, uint16_t enclave_port);
+
 /*
  * Takes INT, TERM, HUP (unless it is ignored), USR1 and TSTP of this process as readable bytes of a
  * signalfd, which the caller closes; -1 with err. To be called before what must not miss them.

@@ -52,7 +52,10 @@ static bool on_pull_line(void *arg, const char *line)
     return p->signal == 0;
 }
 
-/* What a login has left for the image's registry; none is no error here, the registry decides. */
+/*
+ * What a login has left for the image's registry. Where a name without a host leads is the engine's
+ * business; it gets credentials only when registries.conf names the one place.
+ */
 static void find_credentials(const char *image, struct credentials *out)
 {
     AUTO_REFERENCE struct reference ref = {0};
@@ -61,7 +64,9 @@ static void find_credentials(const char *image, struct credentials *out)
 
     if (reference_parse(slice_str(image), &ref, &why) == 0)
         host = ref.host ? xstrdup(ref.host) : registry_default_host(&why);
-    if (!host || credentials_find(host, ref.name, out, &why) < 0)
+    if (!host)
+        log_debug("pull", "goes without credentials", kv_str("reason", why.msg));
+    else if (credentials_find(host, ref.name, out, &why) < 0)
         log_warn("pull", "goes without credentials", kv_str("reason", why.msg));
 }
 
@@ -131,14 +136,6 @@ static void fill_args(const struct run *r, struct parts *p)
     }
 }
 
-static bool is_published(const struct run *r, uint16_t port)
-{
-    for (size_t i = 0; i < r->ports.count; i++)
-        if (r->ports.items[i].enclave_port == port)
-            return true;
-    return false;
-}
-
 static int fill_ports(const struct run *r, const struct manifest *m, struct parts *p,
                       struct error *err)
 {
@@ -156,7 +153,7 @@ static int fill_ports(const struct run *r, const struct manifest *m, struct part
     for (size_t i = 0; i < m->ingress.count && p->port_count < PORTS_MAX; i++) {
         uint16_t port = m->ingress.items[i].listen_port;
 
-        if (!is_published(r, port))
+        if (!run_publishes(r, port))
             p->ports[p->port_count++] =
                 (struct container_port){.address = "", .host = port, .inside = port};
     }
@@ -189,14 +186,6 @@ static int create(struct run *r, const struct manifest *m, char id[CONTAINER_ID_
     return container_create(&r->through, &body, id, err);
 }
 
-static void save(struct run *r)
-{
-    struct error why = {0};
-
-    if (run_place_save(&r->place, &r->record, &why) < 0)
-        log_warn("run", "this run's record is out of date", kv_str("reason", why.msg));
-}
-
 static void note(struct run *r, const char *id)
 {
     char text[PUBLISH_TEXT_SIZE];
@@ -209,7 +198,7 @@ static void note(struct run *r, const char *id)
     r->record.launcher = xstrdup(r->through.podman ? "podman" : "docker");
     for (size_t i = 0; i < r->ports.count; i++)
         strv_add(&r->record.ports, publish_format(&r->ports.items[i], text));
-    save(r);
+    run_save(r);
 }
 
 /* ---- its life ---- */
@@ -229,7 +218,7 @@ static int live(struct run *r, const char *id, int signals, void (*up)(void *arg
     if (container_start(&r->through, id, err) < 0)
         return -1;
     r->record.up = true;
-    save(r);
+    run_save(r);
     if (up)
         up(arg);
     if (container_watch(&w, end, err) < 0)

@@ -105,21 +105,11 @@ static bool wait_for_start(struct detached *d, int signals)
 static void show_log(const char *dir)
 {
     AUTO_RUN_LOG struct run_log log = RUN_LOG_NONE;
-    AUTO_FREE uint8_t *chunk = xmalloc(65536);
     struct error why = {0};
-    bool grows;
-    ssize_t n;
 
-    if (run_log_open(dir, &log, &why) < 0)
-        return;
-    do {
-        grows = run_log_grows(&log);
-        while ((n = run_log_read(&log, chunk, 65536, &why)) > 0)
-            if (fd_write_all(STDERR_FILENO, chunk, (size_t)n, "standard error", &why) < 0)
-                return;
-        if (grows)
-            run_log_wait(&log, 20);
-    } while (grows);
+    if (run_log_open(dir, &log, &why) < 0 ||
+        run_log_copy(&log, true, STDERR_FILENO, "standard error", &why) < 0)
+        log_warn("run", "what was logged cannot be shown", kv_str("reason", why.msg));
 }
 
 /* In the process that was called: tells the end of the start. Returns the exit status. */

@@ -25,6 +25,14 @@ enum {
     OPT_PULL
 };
 
+bool run_publishes(const struct run *r, uint16_t enclave_port)
+{
+    for (size_t i = 0; i < r->ports.count; i++)
+        if (r->ports.items[i].enclave_port == enclave_port)
+            return true;
+    return false;
+}
+
 static int parse_count(const char *name, const char *text, uint32_t least, uint32_t *out,
                        char **argv, struct error *err)
 {

@@ -36,14 +36,6 @@ static bool has_ingress(const struct manifest *m, uint16_t port)
     return false;
 }
 
-static bool has_port(const struct run *r, uint16_t port)
-{
-    for (size_t i = 0; i < r->ports.count; i++)
-        if (r->ports.items[i].enclave_port == port)
-            return true;
-    return false;
-}
-
 /* Without a container the shell says so; here it does not know what the engine publishes. */
 static void compare_ports(const struct run *r, const struct manifest *m)
 {
@@ -53,7 +45,7 @@ static void compare_ports(const struct run *r, const struct manifest *m)
                      kv_uint("port", r->ports.items[i].host_port),
                      kv_uint("enclave_port", r->ports.items[i].enclave_port));
     for (size_t i = 0; !r->publish_all && i < m->ingress.count; i++)
-        if (!has_port(r, m->ingress.items[i].listen_port))
+        if (!run_publishes(r, m->ingress.items[i].listen_port))
             log_warn("ingress",
                      "an ingress port is not published: nobody outside can reach it; -p does that",
                      kv_uint("enclave_port", m->ingress.items[i].listen_port));

@@ -110,14 +110,6 @@ static bool take_line(struct watch *w, const char *key, const char *value)
     return false;
 }
 
-static void save(struct watch *w)
-{
-    struct error why = {0};
-
-    if (run_place_save(&w->run->place, &w->run->record, &why) < 0)
-        log_warn("run", "this run's record is out of date", kv_str("reason", why.msg));
-}
-
 /* Reads what has been reported; false when there will be no more. */
 static bool read_report(struct watch *w, int fd)
 {
@@ -140,7 +132,7 @@ static bool read_report(struct watch *w, int fd)
         buf_consume(&w->lines, (size_t)(end - w->lines.ptr) + 1);
     }
     if (changed)
-        save(w);
+        run_save(w->run);
     if (w->run->record.up && !was_up && w->up)
         w->up(w->arg);
     return true;
@@ -158,7 +150,7 @@ int run_supervise(struct run *r, struct proc *shell, int report, int signals, vo
     int status, rc;
 
     run_process_of(shell->pid, &r->record.shell);
-    save(&w);
+    run_save(r);
     for (;;) {
         if (poll(p, ARRAY_LEN(p), -1) < 0) {
             if (errno == EINTR)

@@ -12,6 +12,8 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 
+#define WAIT_MS 100 /* at most, as the writer's end shows in no file */
+
 static char *piece_path(const char *dir, uint64_t number)
 {
     return xasprintf("%s/log.%" PRIu64, dir, number);
@@ -294,6 +296,26 @@ void run_log_wait(struct run_log *l, int ms)
     if (poll(&p, 1, ms) > 0)
         while (read(l->watch, events, sizeof(events)) > 0)
             ;
+}
+
+int run_log_copy(struct run_log *l, bool follow, int fd, const char *name, struct error *err)
+{
+    AUTO_FREE uint8_t *chunk = xmalloc(65536);
+    bool grows;
+    ssize_t n;
+
+    do {
+        /* Asked before reading: what is written up to the end is read after it. */
+        grows = follow && run_log_grows(l);
+        while ((n = run_log_read(l, chunk, 65536, err)) > 0)
+            if (fd_write_all(fd, chunk, (size_t)n, name, err) < 0)
+                return -1;
+        if (n < 0)
+            return -1;
+        if (grows)
+            run_log_wait(l, WAIT_MS);
+    } while (grows);
+    return 0;
 }
 
 /* Counts line ends from here to the end; a last line without one counts, too. */

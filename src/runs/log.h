@@ -52,6 +52,11 @@ ssize_t run_log_read(struct run_log *l, void *to, size_t size, struct error *err
 bool run_log_grows(const struct run_log *l);
 /* Waits until it may have changed, or for `ms`. */
 void run_log_wait(struct run_log *l, int ms);
+/*
+ * Writes what there is to `fd` (called `name` in messages) and, with `follow`, goes on until nobody
+ * writes the log any more.
+ */
+int run_log_copy(struct run_log *l, bool follow, int fd, const char *name, struct error *err);
 /* Moves to where the last `lines` lines begin. */
 int run_log_seek_tail(struct run_log *l, uint64_t lines, struct error *err);
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from conftest import BIN, free_port, wait_for
-from running import BUSYBOX, Sandbox
+from running import BUSYBOX, Sandbox, request
 
 pytestmark = pytest.mark.skipif(not BUSYBOX, reason="needs busybox")
 
@@ -91,6 +91,44 @@ def test_exit_status_is_recorded(runs):
     runs.run("exit 5", status=5)
     runs.start(runs.dir / "app.eif", "-p", "999:1", launcher="sandbox").ends(5)
     assert [x["exit_status"] for x in runs.ps("-a")] == [5, 5]
+
+
+def state_of(pid):
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def test_terminal_pauses_and_hangs_up(runs):
+    r = runs.start(runs.image(FOREVER))
+    r.says(b"ready\n")
+    both = [r.process.pid, r.shell()]
+    r.process.send_signal(signal.SIGTSTP)
+    wait_for(lambda: [state_of(p) for p in both] == ["T", "T"], 10, "the pause")
+    r.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: "T" not in [state_of(p) for p in both], 10, "the end of the pause")
+    r.process.send_signal(signal.SIGHUP)
+    r.ends(128 + signal.SIGTERM)
+    assert r.lines()[-1] == "flushed"
+
+
+def test_service_manager_that_signals_every_process_stops_in_order(runs):
+    """As systemd does by default: what the supervisor passes on must not count as a second signal."""
+    r = runs.start(runs.image("trap 'sleep 1; echo flushed; exit 0' TERM; echo ready; while :; do sleep 0.05; done"))
+    r.says(b"ready\n")
+    shell = r.shell()
+    os.kill(shell, signal.SIGTERM)
+    r.process.send_signal(signal.SIGTERM)
+    r.ends(128 + signal.SIGTERM)
+    assert r.lines()[-1] == "flushed" and "second signal" not in r.stderr()
+
+
+def test_second_signal_ends_the_enclave(runs):
+    r = runs.start(runs.image("trap '' TERM; echo ready; while :; do sleep 0.05; done", runtime={"stop_grace_secs": 100}))
+    r.says(b"ready\n")
+    r.process.send_signal(signal.SIGINT)
+    wait_for(lambda: "stopping the enclave" in r.stderr(), 10, "the stop")
+    time.sleep(0.6)  # sooner, it would be taken for the same one
+    r.process.send_signal(signal.SIGINT)
+    r.ends(128 + signal.SIGINT, 10)
 
 
 def test_killed_capsule_cli_stops_its_shell_in_good_order(runs):
@@ -397,3 +435,23 @@ def test_nothing_runs_and_nothing_is_found(capsule):
     assert capsule.cli("ps", check=0).stdout.split()[0] == "ID"
     r = capsule.cli("logs", "abc", check=1)
     assert "abc: no such run" in r.stderr and "hint: capsule-cli ps -a" in r.stderr
+
+
+def test_twenty_at_once_and_the_death_of_one(runs):
+    """Started in the same moment; each has its own record, port and log, and one that is killed takes no other along."""
+    eif = runs.image("httpd -f -p 127.0.0.1:8080 -h /srv", files={"srv/page": b"here\n"}, ingress=[{"listen_port": 8080}])
+    ports = [free_port() for _ in range(20)]
+    starts = [runs.capsule.start("run", "--launcher", "sandbox", "--detach", "--name", f"n{i}", "-p", f"127.0.0.1:{port}:8080", eif)
+              for i, port in enumerate(ports)]
+    ids = []
+    for p in starts:
+        out, err = p.communicate(timeout=60)
+        assert p.returncode == 0, err
+        ids.append(out.decode().strip())
+    assert sorted(x["id"] for x in runs.ps() if x["state"] == "running") == sorted(ids) and len(set(ids)) == 20
+    assert all(request(port, "GET", "/page").body == b"here\n" for port in ports)
+    os.kill(runs.record(ids[7])["shell"]["pid"], signal.SIGKILL)
+    wait_for(lambda: len(runs.ps()) == 19, 10, "the death of one")
+    assert all(request(port, "GET", "/page").body == b"here\n" for i, port in enumerate(ports) if i != 7)
+    runs.cli("stop", *[x for i, x in enumerate(ids) if i != 7], check=0)
+    assert runs.ps() == [] and runs.cli("prune", check=0).stdout == "runs: 20 removed\n"
