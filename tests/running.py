@@ -7,6 +7,7 @@ import socket
 import time
 
 from conftest import LAUNCHER, SLOW, wait_for, write_manifest
+from pairing import children
 
 BUSYBOX = shutil.which("busybox")
 TOOLS = "cat date echo head httpd id kill ls md5sum nproc pwd reboot setsid sh sleep tail tr true wget".split()
@@ -25,6 +26,10 @@ class Running:
 
     def stderr(self):
         return self.err.read_text(errors="replace")
+
+    def shell(self):
+        """The process ID of its capsule-shell."""
+        return wait_for(lambda: children(self.process.pid), 10, "a capsule-shell")[0]
 
     def says(self, text, seconds=30 * SLOW):
         """Waits for bytes on standard output."""

@@ -68,6 +68,7 @@ struct shell {
     struct error failure; /* instead of a final state; kind ERR_NONE when there is none */
     bool log_finished;
     bool enclave_gone;
+    bool app_reported;
     bool stopping; /* SIGINT or SIGTERM came */
     int stop_signal;
     bool kill_now; /* it came twice, or the grace is over */
@@ -105,6 +106,14 @@ void shell_link_close(struct shell *sh);
  * cli-and-build.md section 7.3). ERR_USAGE when two want one host port.
  */
 int shell_ports_match(struct shell *sh, struct error *err);
+
+/*
+ * A line "KEY VALUE" to who started us, when --report-fd says where. Nothing depends on its being
+ * read.
+ */
+void shell_report(const struct shell *sh, const char *key, const char *value);
+/* What is known once everything but the enclave's app is up. */
+void shell_report_start(const struct shell *sh);
 
 /*
  * print-manifest: the manifest file's bytes, unchanged. describe-eif: the measurements of the EIF

@@ -105,11 +105,11 @@ def test_stopped_reader_never_blocks_the_app(sandbox):
     r = sandbox.start(sandbox.image(script))
     r.says(b"ready\n")
     waiting = wait_for(lambda: processes_with(f"sleep\0{before}"), 10, "the app's wait")
-    r.process.send_signal(signal.SIGSTOP)
+    os.kill(r.shell(), signal.SIGSTOP)
     os.kill(waiting[0], signal.SIGKILL)
     wait_for(lambda: processes_with(f"sleep\0{after}"), 30, "an app that does not wait for its reader")
     assert b"line 79999\n" not in r.stdout(), "the reader was not stopped"
-    r.process.send_signal(signal.SIGCONT)
+    os.kill(r.shell(), signal.SIGCONT)
     r.says(b"line 79999\n")
     assert b" bytes of log dropped]\n" in r.stdout()
     r.process.send_signal(signal.SIGTERM)
