@@ -247,6 +247,7 @@ int run_container(struct run *r, const struct manifest *m, int signals, void (*u
     if (create(r, m, id, err) < 0)
         return -1;
     note(r, id);
+    run_heed_packed(r, id);
     log_debug("run", "container", kv_str("id", id), kv_str("engine", r->through.socket));
     status = live(r, id, signals, up, arg, &end, err);
     if (container_remove(&r->through, id, &why) == 0)
