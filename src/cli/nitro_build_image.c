@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "codec/json.h"
+#include "container/progress.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -13,7 +14,6 @@
 #include <sys/stat.h>
 
 #define CONTEXT_MAX   ((size_t)128 << 20) /* bytes of the tar: the runtime has some MiB */
-#define LINE_MAX_LEN  ((size_t)1 << 20)
 #define STALL_SECONDS 600L /* a COPY into a large image takes its time, without a word */
 #define ENTRYPOINT                                                                                 \
     "[\"/sbin/capsule-runtime\",\"--config-dir\",\"/etc/capsule\",\"--launch\","                   \
@@ -108,47 +108,11 @@ void nitro_build_watch(struct container_stream *s, bool (*stopped)(void))
     curl_easy_setopt(s->curl, CURLOPT_XFERINFODATA, (void *)&watched);
 }
 
-/* The engine's progress: a JSON object a line, {"stream": ...} or {"error": ...}. */
-struct progress {
-    struct buf line;
-    struct error fault; /* kind ERR_NONE while all is well */
-};
-
-static bool take_line(struct progress *p)
+static bool say(void *arg, const char *text)
 {
-    AUTO_JSON json_t *doc = NULL;
-    const char *error, *text;
-
-    if (json_read_object(buf_slice(&p->line), &doc, NULL, &p->fault) < 0) {
-        error_wrap(&p->fault, "the engine's progress");
-        return false;
-    }
-    error = json_string_value(json_object_get(doc, "error"));
-    text = json_string_value(json_object_get(doc, "stream"));
-    if (error) {
-        error_set(&p->fault, ERR_NET, "the engine says: %.500s", error);
-        return false;
-    }
-    if (text && text[strspn(text, "\r\n ")])
+    (void)arg;
+    if (text[0])
         log_debug("engine", text);
-    return true;
-}
-
-static bool take(void *arg, struct slice bytes)
-{
-    struct progress *p = arg;
-
-    for (size_t i = 0; i < bytes.len; i++) {
-        if (bytes.ptr[i] != '\n') {
-            if (buf_append_byte(&p->line, bytes.ptr[i]) == 0)
-                continue;
-            error_set(&p->fault, ERR_LIMIT, "the engine's progress has a line that is too long");
-            return false;
-        }
-        if (p->line.len > 1 && !take_line(p)) /* a CR may stand alone */
-            return false;
-        buf_clear(&p->line);
-    }
     return true;
 }
 
@@ -159,17 +123,17 @@ static int run_build(const struct container_engine *e, const char *tag, const ch
     AUTO_FREE char *escaped = container_escape(labels);
     AUTO_FREE char *path = xasprintf("/build?t=%s&rm=1&forcerm=1&labels=%s", tag, escaped);
     CLEANUP(container_stream_end) struct container_stream s = {0};
-    struct progress p = {.line = BUF(LINE_MAX_LEN)};
+    struct container_progress p = CONTAINER_PROGRESS(say, NULL);
     int rc;
 
-    if (container_stream_begin(&s, e, "POST", path, NULL, take, &p, err) < 0)
+    if (container_stream_begin(&s, e, "POST", path, NULL, container_progress_take, &p, err) < 0)
         return -1;
     curl_easy_setopt(s.curl, CURLOPT_POSTFIELDS, (const char *)context->ptr);
     curl_easy_setopt(s.curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)context->len);
     container_stream_set_stall(&s, STALL_SECONDS);
     nitro_build_watch(&s, stopped);
     rc = container_stream_run(&s, "building the amended image", err);
-    buf_free(&p.line);
+    container_progress_free(&p);
     if (p.fault.kind != ERR_NONE) {
         *err = p.fault;
         return error_wrap(err, "building the amended image");
