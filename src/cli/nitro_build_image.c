@@ -163,11 +163,13 @@ static int check_image(const struct container_engine *e, const char *tag, struct
     want = json_loads(ENTRYPOINT, 0, NULL);
     good = json_equal(json_object_get(config, "Entrypoint"), want) && (!cmd || json_is_null(cmd));
     json_decref(want);
-    if (!good)
-        return error_set(err, ERR_UNSUPPORTED,
-                         "the engine at %s made an image that does not start capsule-runtime alone",
-                         e->socket);
-    return 0;
+    if (good)
+        return 0;
+    error_set(err, ERR_UNSUPPORTED,
+              "the engine at %s made an image that does not start capsule-runtime alone",
+              e->socket);
+    return error_hint(err, "podman shows an empty CMD, which nitro-cli takes for the command: use "
+                           "Docker");
 }
 
 int nitro_build_image(const struct nitro_build *in, const struct container_engine *e,

@@ -93,6 +93,8 @@ def test_a_whole_life(parent):
     assert (enclave["State"], enclave["Flags"], enclave["NumberOfCPUs"]) == ("RUNNING", "NONE", 2)
     assert {k: enclave["Measurements"][k] for k in parent.measurements} == parent.measurements
     assert f"id={enclave['EnclaveID']} cid={enclave['EnclaveCID']} debug=no" in r.stderr()
+    (row,) = parent.capsule.cli("ps", check=0).stdout.splitlines()[1:]
+    assert "nitro-cli" in row.split() and str(enclave["EnclaveCID"]) in row.split()
     parent.capsule.cli("attest", "fetch", f"http://127.0.0.1:{aux}", "--nonce", "00ff", "-o", parent.dir / "document", check=0)
     parent.capsule.cli("attest", "verify", parent.dir / "document", "--eif", eif, "--nonce", "00ff", "--root",
                        parent.capsule.home / "state/capsule/dev-ca/root.pem", check=0)
