@@ -17,6 +17,7 @@
 extern const struct subcommand cmd_stop;
 
 #define STOP_EXTRA_SECS 15u   /* beyond the app's grace, for the runtime and the shell */
+#define STOP_APART_MS   600   /* two signals that are to count as two: SHELL_SAME_STOP_MS is less */
 #define STOP_FORCE_MS   10000 /* for the shell to end the enclave at once */
 #define STOP_KILL_MS    10000
 
@@ -90,11 +91,12 @@ static void begin(struct stopping *s)
 static int finish(struct stopping *s, int64_t secs, struct error *err)
 {
     const struct run_record *r = &s->entry.record;
-    int64_t limit = secs >= 0 ? secs : (int64_t)r->grace_secs + STOP_EXTRA_SECS;
+    int64_t limit = 1000 * (secs >= 0 ? secs : (int64_t)r->grace_secs + STOP_EXTRA_SECS);
 
     if (s->entry.state == RUN_UNWATCHED)
-        return engine_runs_stop(&s->entry, limit * 1000, err);
-    if (!run_state_lives(s->entry.state) || wait_gone(s, s->started_ms + limit * 1000))
+        return engine_runs_stop(&s->entry, limit, err);
+    if (!run_state_lives(s->entry.state) ||
+        wait_gone(s, s->started_ms + (limit > STOP_APART_MS ? limit : STOP_APART_MS)))
         return 0;
     log_warn("stop", "did not stop in time, terminating it", kv_str("run", r->id));
     send(s->supervisor, SIGTERM); /* the second one */

@@ -8,6 +8,7 @@
 #include "container/watch.h"
 #include "oci/credentials.h"
 #include "oci/reference.h"
+#include "oci/registry_hosts.h"
 #include "vsock/status.h"
 
 #include <signal.h>
@@ -51,14 +52,21 @@ static bool on_pull_line(void *arg, const char *line)
     return p->signal == 0;
 }
 
-/* What a login has left for the image's registry; none is no error here, the registry decides. */
+/*
+ * What a login has left for the image's registry. Where a name without a host leads is the engine's
+ * business; it gets credentials only when registries.conf names the one place.
+ */
 static void find_credentials(const char *image, struct credentials *out)
 {
     AUTO_REFERENCE struct reference ref = {0};
+    AUTO_FREE char *host = NULL;
     struct error why = {0};
 
-    if (reference_parse(slice_str(image), &ref, &why) < 0 ||
-        credentials_find(ref.host ? ref.host : "docker.io", ref.name, out, &why) < 0)
+    if (reference_parse(slice_str(image), &ref, &why) == 0)
+        host = ref.host ? xstrdup(ref.host) : registry_default_host(&why);
+    if (!host)
+        log_debug("pull", "goes without credentials", kv_str("reason", why.msg));
+    else if (credentials_find(host, ref.name, out, &why) < 0)
         log_warn("pull", "goes without credentials", kv_str("reason", why.msg));
 }
 

@@ -100,19 +100,13 @@ static int find_image(struct run *r, const char *name, struct error *err)
     return 0;
 }
 
-/* The reference of an image in an engine has no such look. */
-static bool may_be_in_engine(const struct run *r, const char *name)
-{
-    return !r->engine && name[0] != '/' && strncmp(name, "sha256:", 7) != 0;
-}
-
 /* 1 when an engine of this machine has it, and is now in r->through. Whatever fails says no. */
 static int find_in_engine(struct run *r, const char *name)
 {
     struct error why = {0};
     int rc = 0;
 
-    if (!may_be_in_engine(r, name) || container_engine_open(NULL, &r->through, &why) < 0)
+    if (container_engine_open(NULL, &r->through, &why) < 0)
         return 0;
     rc = container_has_image(&r->through, name, &why);
     if (rc == 1) {

@@ -340,35 +340,37 @@ int runs_begin(const char *runs, struct run_record *record, struct run_place *ou
 }
 
 /* One directory; 1 when it was removed. */
-static int prune_one(char *dir, bool (*keep)(void *arg, const struct run_entry *e), void *arg,
+static int prune_one(const char *runs, const char *name,
+                     bool (*keep)(void *arg, const struct run_entry *e), void *arg,
                      struct error *err)
 {
-    AUTO_RUN_ENTRY struct run_entry e = {.dir = dir};
+    AUTO_RUN_ENTRY struct run_entry e = {.dir = xasprintf("%s/%s", runs, name)};
 
-    if (is_held(dir))
+    if (is_held(e.dir))
         return 0;
     /* One without a readable record was killed before it had one, or is damaged. */
     if (run_entry_refresh(&e, NULL) == 0 && (run_state_lives(e.state) || (keep && keep(arg, &e))))
         return 0;
-    return tree_remove(dir, err) < 0 ? -1 : 1;
+    return tree_remove(e.dir, err) < 0 ? -1 : 1;
 }
 
 int runs_prune(const char *runs, bool (*keep)(void *arg, const struct run_entry *e), void *arg,
                size_t *removed, struct error *err)
 {
     AUTO_FD int lock = lock_all(runs, err);
-    DIR *d = lock < 0 ? NULL : opendir(runs);
     struct dirent *e;
+    DIR *d;
     int rc = 0;
 
     if (lock < 0)
         return -1;
+    d = opendir(runs);
     if (!d)
         return error_sys(err, errno, "opening %s", runs);
     while (rc >= 0 && (e = readdir(d)) != NULL) {
         if (e->d_name[0] == '.')
             continue;
-        rc = prune_one(xasprintf("%s/%s", runs, e->d_name), keep, arg, err);
+        rc = prune_one(runs, e->d_name, keep, arg, err);
         *removed += rc > 0;
     }
     closedir(d);

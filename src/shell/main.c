@@ -108,12 +108,15 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *arg)
     struct shell *sh = arg;
 
     (void)what;
+    if (sh->stopping && clock_mono_ms() - sh->stop_ms < SHELL_SAME_STOP_MS && sh->options.report_fd)
+        return;
     if (sh->stopping) {
         log_warn("shell", "second signal, terminating the enclave now");
         sh->kill_now = true;
         return;
     }
     sh->stopping = true;
+    sh->stop_ms = clock_mono_ms();
     sh->stop_signal = (int)sig;
     log_info("shell", "stopping the enclave",
              kv_uint("grace_secs", sh->manifest ? sh->manifest->runtime.stop_grace_secs : 0));

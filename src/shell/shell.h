@@ -21,6 +21,11 @@
 #define SHELL_CID_LAUNCHES  3    /* CIDs with which the launcher failed for no clear reason */
 #define SHELL_END_MS        5000 /* for the enclave to end by itself once all is read */
 #define SHELL_STOP_EXTRA_MS 5000 /* beyond the grace, for the runtime's own end */
+/*
+ * A service manager signals all processes of a service, and capsule-cli then passes its own signal
+ * on: with such a parent, what comes so soon after the first is no second one.
+ */
+#define SHELL_SAME_STOP_MS 500
 
 /* The exit statuses of spec/runtime.md section 2.3. */
 enum {
@@ -69,7 +74,8 @@ struct shell {
     bool log_finished;
     bool enclave_gone;
     bool app_reported;
-    bool stopping; /* SIGINT or SIGTERM came */
+    bool stopping;   /* SIGINT or SIGTERM came */
+    int64_t stop_ms; /* when */
     int stop_signal;
     bool kill_now; /* it came twice, or the grace is over */
 };

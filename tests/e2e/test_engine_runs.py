@@ -115,13 +115,14 @@ def test_missing_image_is_pulled_with_the_users_login(engine, run, tmp_path):
         return FakeEngine.pull(e, request)
 
     engine.answers["pull"] = pull
-    (tmp_path / "config.json").write_text(json.dumps({"auths": {"docker.io": {"auth": "bWU6c2VjcmV0Pz8="}}}))
-    p = run("app:1", env={"DOCKER_CONFIG": str(tmp_path)})
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {"localhost:5": {"auth": "bWU6c2VjcmV0Pz8="}}}))
+    p = run("localhost:5/app:1", env={"DOCKER_CONFIG": str(tmp_path)})
     assert p.returncode == 0 and b"info pull: Status: Downloaded" in p.err and b"secret" not in p.err
-    assert asked["path"] == "/images/create?fromImage=app%3A1"
+    assert asked["path"] == "/images/create?fromImage=localhost%3A5%2Fapp%3A1"
     assert asked["auth"] == "eyJ1c2VybmFtZSI6Im1lIiwicGFzc3dvcmQiOiJzZWNyZXQ_PyJ9"
     engine.calls.clear()
-    assert run("--pull", "app:1", env={"DOCKER_CONFIG": str(tmp_path)}).returncode == 0
+    assert run("--pull", "app", env={"DOCKER_CONFIG": str(tmp_path)}).returncode == 0
+    assert asked == {"path": "/images/create?fromImage=app&tag=latest", "auth": None}
     assert "pull" in engine.calls and "image" not in engine.calls
 
 

@@ -93,6 +93,44 @@ def test_exit_status_is_recorded(runs):
     assert [x["exit_status"] for x in runs.ps("-a")] == [5, 5]
 
 
+def state_of(pid):
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def test_terminal_pauses_and_hangs_up(runs):
+    r = runs.start(runs.image(FOREVER))
+    r.says(b"ready\n")
+    both = [r.process.pid, r.shell()]
+    r.process.send_signal(signal.SIGTSTP)
+    wait_for(lambda: [state_of(p) for p in both] == ["T", "T"], 10, "the pause")
+    r.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: "T" not in [state_of(p) for p in both], 10, "the end of the pause")
+    r.process.send_signal(signal.SIGHUP)
+    r.ends(128 + signal.SIGTERM)
+    assert r.lines()[-1] == "flushed"
+
+
+def test_service_manager_that_signals_every_process_stops_in_order(runs):
+    """As systemd does by default: what the supervisor passes on must not count as a second signal."""
+    r = runs.start(runs.image("trap 'sleep 1; echo flushed; exit 0' TERM; echo ready; while :; do sleep 0.05; done"))
+    r.says(b"ready\n")
+    shell = r.shell()
+    os.kill(shell, signal.SIGTERM)
+    r.process.send_signal(signal.SIGTERM)
+    r.ends(128 + signal.SIGTERM)
+    assert r.lines()[-1] == "flushed" and "second signal" not in r.stderr()
+
+
+def test_second_signal_ends_the_enclave(runs):
+    r = runs.start(runs.image("trap '' TERM; echo ready; while :; do sleep 0.05; done", runtime={"stop_grace_secs": 100}))
+    r.says(b"ready\n")
+    r.process.send_signal(signal.SIGINT)
+    wait_for(lambda: "stopping the enclave" in r.stderr(), 10, "the stop")
+    time.sleep(0.6)  # sooner, it would be taken for the same one
+    r.process.send_signal(signal.SIGINT)
+    r.ends(128 + signal.SIGINT, 10)
+
+
 def test_killed_capsule_cli_stops_its_shell_in_good_order(runs):
     r = runs.start(runs.image(FOREVER))
     r.says(b"ready\n")

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/strv.h"
 #include "container/frames.h"
+#include "container/spec.h"
 #include "runs/log.h"
 #include "runs/record.h"
 
@@ -231,6 +232,26 @@ static void frames_that_are_none(void **state)
     }
 }
 
+static void binds_are_structured(void **state)
+{
+    static const char *const none[] = {NULL};
+    const struct container_bind bind = {"/srv/a:b", "/mnt/capsule-hostfs-data/a"};
+    const struct container_spec spec = {.image = "app:1",
+                                        .command = none,
+                                        .run = "0123456789ab",
+                                        .name = "",
+                                        .binds = &bind,
+                                        .bind_count = 1};
+    const struct container_engine engine = {0};
+    AUTO_BUF struct buf out = BUF(65536);
+
+    (void)state;
+    assert_int_equal(container_spec_format(&spec, &engine, &out, NULL), 0);
+    assert_non_null(strstr(buf_cstr(&out),
+                           "\"Mounts\":[{\"Type\":\"bind\",\"Source\":\"/srv/a:b\",\"Target\":"
+                           "\"/mnt/capsule-hostfs-data/a\",\"ReadOnly\":false}]"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -241,6 +262,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(log_tail_of_little, make_place, remove_place),
         cmocka_unit_test(frames_of_any_cut),
         cmocka_unit_test(frames_that_are_none),
+        cmocka_unit_test(binds_are_structured),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
