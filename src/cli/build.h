@@ -19,6 +19,7 @@ struct build_args {
     const char *nsm_module; /* for that */
     enum root_format root_format;
     bool root_format_given;
+    bool nitro_cli; /* AWS's converter makes the EIF */
     bool strict;
     bool drop_capabilities;
     bool pull;

@@ -48,6 +48,8 @@ static json_t *sources_json(const struct build *b, struct error *err)
     json_object_set_new(
         o, "App", image_json(b->image.has_id ? &b->image.id : NULL, NULL, b->image.repo_digest));
     json_object_set_new(o, "CapsuleRuntime", runtime);
+    if (b->args.nitro_cli)
+        json_object_set_new(o, "NitroCLI", image_json(NULL, b->manifest->sources.nitro_cli, NULL));
     if (!build_is_eif_only(b))
         json_object_set_new(o, "CapsuleShell",
                             image_json(&b->base.id,

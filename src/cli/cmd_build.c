@@ -1,5 +1,6 @@
 #include "cli/build.h"
 #include "cli/manifest_input.h"
+#include "cli/nitro_build.h"
 #include "cli/parts.h"
 
 #include "base/clock.h"
@@ -36,12 +37,15 @@ static void build_free(struct build *b)
 
 /* ---- the steps ---- */
 
-static void say_what_is_off(const struct manifest *m)
+static void say_what_is_off(const struct manifest *m, bool nitro_cli)
 {
     if (m->ingress.count == 0)
         log_info("build", "no ingress: nothing can connect to the app from outside");
     if (!manifest_egress_enabled(m))
         log_info("build", "no egress: the app cannot connect to anything outside");
+    if (m->sources.nitro_cli && !nitro_cli)
+        log_warn("build", "sources.nitro-cli has no effect without --eif-builder nitro-cli",
+                 kv_str("image", m->sources.nitro_cli));
     if (m->sources.capsule_runtime)
         log_warn("build",
                  "sources.capsule-runtime has no effect: capsule-cli brings its own runtime",
@@ -60,6 +64,10 @@ static int prepare(struct build *b, struct error *err)
     if (manifest_check_available(m, err) < 0 || manifest_check_signature_files(m, err) < 0 ||
         build_lock_open(&b->lock, b->args.lock, b->args.file, m, err) < 0)
         return -1;
+    if (b->args.nitro_cli && !m->sources.nitro_cli) {
+        error_set(err, ERR_INVALID, "--eif-builder nitro-cli: the manifest names no builder image");
+        return error_hint(err, "sources.nitro-cli is an image with nitro-cli and its blobs");
+    }
     if (m->signature.present) {
         b->signer = eif_signer_load(m->signature.key, m->signature.certificate, err);
         if (!b->signer)
@@ -74,7 +82,7 @@ static int prepare(struct build *b, struct error *err)
     b->kernel = b->args.kernel ? xstrdup(b->args.kernel) : parts_find(PART_KERNEL, err);
     if (!b->kernel)
         return -1;
-    say_what_is_off(m);
+    say_what_is_off(m, b->args.nitro_cli);
     return build_is_eif_only(b) ? 0 : build_release_check(b, err);
 }
 
@@ -116,8 +124,11 @@ static int amend(struct build *b, struct error *err)
 
     if (runtime < 0)
         return error_sys(err, errno, "opening %s", b->runtime);
-    if (amend_launch(&b->image, m->runtime.user == MANIFEST_USER_ROOT, &b->launch, err) < 0 ||
-        tree_capabilities(b->image.tree,
+    if (amend_launch(&b->image, m->runtime.user == MANIFEST_USER_ROOT, &b->launch, err) < 0)
+        return -1;
+    if (b->args.nitro_cli)
+        return 0; /* the engine adds the rest */
+    if (tree_capabilities(b->image.tree,
                           b->args.drop_capabilities          ? TREE_CAPABILITIES_DROP
                           : b->args.root_format == ROOT_CPIO ? TREE_CAPABILITIES_REFUSE
                                                              : TREE_CAPABILITIES_KEEP,
@@ -143,7 +154,26 @@ static void show_progress(void *arg, uint64_t done, uint64_t total)
         fputc('\n', stderr);
 }
 
-int build_write_eif(struct build *b, int fd, const char *name, struct error *err)
+static int have_nitro_cli_write(struct build *b, int fd, const char *name, struct error *err)
+{
+    const struct manifest *m = b->manifest;
+    char id[DIGEST_TEXT_MAX] = "";
+    struct nitro_build in = {
+        .builder = m->sources.nitro_cli,
+        .pull = b->args.pull,
+        .runtime = b->runtime,
+        .launch = &b->launch,
+        .manifest = buf_slice(&m->source),
+        .signer = b->signer,
+    };
+
+    if (b->image.has_id)
+        digest_text(&b->image.id, id);
+    in.app = strchr(id, ':') ? strchr(id, ':') + 1 : "";
+    return nitro_build_eif(&in, fd, name, &b->pcrs, err);
+}
+
+static int write_own_eif(struct build *b, int fd, const char *name, struct error *err)
 {
     const struct manifest *m = b->manifest;
     char id[DIGEST_TEXT_MAX] = "";
@@ -166,18 +196,26 @@ int build_write_eif(struct build *b, int fd, const char *name, struct error *err
         .progress = isatty(STDERR_FILENO) ? show_progress : NULL,
         .progress_arg = &last,
     };
-    struct stat st;
 
     if (b->image.has_id)
         digest_text(&b->image.id, id);
-    if (assemble_eif(&in, fd, name, &b->pcrs, err) < 0)
+    return assemble_eif(&in, fd, name, &b->pcrs, err);
+}
+
+int build_write_eif(struct build *b, int fd, const char *name, struct error *err)
+{
+    const int32_t planned = b->manifest->defaults.memory_mb;
+    struct stat st;
+
+    if ((b->args.nitro_cli ? have_nitro_cli_write(b, fd, name, err)
+                           : write_own_eif(b, fd, name, err)) < 0)
         return error_wrap(err, "building %s", name);
-    if (fstat(fd, &st) == 0 && in.planned_memory_mb &&
-        manifest_memory_needed_mb((uint64_t)st.st_size) > in.planned_memory_mb)
+    if (fstat(fd, &st) == 0 && planned > 0 &&
+        manifest_memory_needed_mb((uint64_t)st.st_size) > (uint64_t)planned)
         log_warn("build",
                  "defaults.memory_mb is too small for this EIF: nitro-cli asks for four "
                  "times its size",
-                 kv_uint("memory_mb", in.planned_memory_mb),
+                 kv_int("memory_mb", planned),
                  kv_uint("needed_mb", manifest_memory_needed_mb((uint64_t)st.st_size)));
     return 0;
 }
@@ -200,6 +238,31 @@ static int parse_root_format(const char *text, enum root_format *out, char **arg
         return cli_usage_error(&cmd_build, argv, err, "--root-format takes erofs or cpio, not %s",
                                text);
     *out = text[0] == 'e' ? ROOT_EROFS : ROOT_CPIO;
+    return 0;
+}
+
+static int parse_builder(const char *text, bool *nitro_cli, char **argv, struct error *err)
+{
+    if (strcmp(text, "capsule") != 0 && strcmp(text, "nitro-cli") != 0)
+        return cli_usage_error(&cmd_build, argv, err,
+                               "--eif-builder takes capsule or nitro-cli, not %s", text);
+    *nitro_cli = text[0] == 'n';
+    return 0;
+}
+
+/* nitro-cli brings kernel, command line and init, and has one form for the root. */
+static int check_builder_args(const struct build_args *a, char **argv, struct error *err)
+{
+    const char *option = a->kernel              ? "--kernel"
+                         : a->cmdline           ? "--cmdline"
+                         : a->init              ? "--init"
+                         : a->root_format_given ? "--root-format"
+                         : a->drop_capabilities ? "--drop-capabilities"
+                                                : NULL;
+
+    if (a->nitro_cli && option)
+        return cli_usage_error(&cmd_build, argv, err,
+                               "%s has no place with --eif-builder nitro-cli", option);
     return 0;
 }
 
@@ -246,6 +309,8 @@ static int take_option(int c, struct build_args *a, char **argv, struct error *e
             return -1;
         a->root_format_given = true;
         break;
+    case 'b':
+        return parse_builder(optarg, &a->nitro_cli, argv, err);
     case 's':
         a->strict = true;
         break;
@@ -297,6 +362,7 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
         {"output", required_argument, NULL, 'O'},
         {"lock", no_argument, NULL, 'l'},
         {"locked", no_argument, NULL, 'L'},
+        {"eif-builder", required_argument, NULL, 'b'},
         {0},
     };
     int c;
@@ -314,7 +380,7 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
         return cli_usage_error(&cmd_build, argv, err,
                                "--output is for release images, and %s ends with the EIF",
                                a->eif ? "--eif" : "--eif-only");
-    return check_init_args(a, argv, err);
+    return check_builder_args(a, argv, err) < 0 ? -1 : check_init_args(a, argv, err);
 }
 
 static int run(int argc, char **argv, struct error *err)
@@ -336,8 +402,9 @@ static int run(int argc, char **argv, struct error *err)
 const struct subcommand cmd_build = {
     .name = "build",
     .synopsis = "[-f FILE|-] [--output DEST]... [--eif OUT] [--kernel FILE] [--cmdline TEXT] "
-                "[--root-format erofs|cpio] [--init FILE [--nsm-module FILE]] [--strict] "
-                "[--drop-capabilities] [--pull] [--cacert FILE] [--insecure] [--lock|--locked]",
+                "[--root-format erofs|cpio] [--init FILE [--nsm-module FILE]] "
+                "[--eif-builder capsule|nitro-cli] [--strict] [--drop-capabilities] "
+                "[--pull] [--cacert FILE] [--insecure] [--lock|--locked]",
     .summary = "Turn an app image into an EIF and a release image",
     .help =
         "Reads the manifest, takes the app image it names, adds capsule-runtime and the manifest,\n"
@@ -363,6 +430,9 @@ const struct subcommand cmd_build = {
         "      --init FILE          init of the platform instead of our own, one that keeps AWS's\n"
         "                           convention (/cmd and /env); the root format is cpio then\n"
         "      --nsm-module FILE    with --init: the kernel module that it loads as /nsm.ko\n"
+        "      --eif-builder NAME   capsule (the default) or nitro-cli: AWS's converter, from the\n"
+        "                           image that sources.nitro-cli names, in a container of the\n"
+        "                           engine that has the app image\n"
         "      --strict             warnings about the manifest fail the build\n"
         "      --drop-capabilities  leave out file capabilities, which --root-format cpio cannot\n"
         "                           carry\n"

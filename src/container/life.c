@@ -4,12 +4,12 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "codec/json.h"
+#include "container/progress.h"
 #include "container/spec.h"
 
 #include <stdio.h>
 
 #define STALL_SECONDS 60L
-#define LINE_MAX_LEN  65536
 
 bool container_id_valid(const char *id)
 {
@@ -53,55 +53,6 @@ int container_has_image(const struct container_engine *e, const char *image, str
 
 /* ---- pull ---- */
 
-struct pull {
-    struct buf line;
-    bool (*going)(void *arg, const char *line);
-    void *arg;
-    struct error *err;
-    bool failed; /* *err is set */
-};
-
-/* One line of the stream: {"status": ..., "id": ...} or {"error": ...}. */
-static bool take_line(struct pull *p)
-{
-    AUTO_JSON json_t *doc = NULL;
-    const char *error, *status;
-
-    if (json_read_object(buf_slice(&p->line), &doc, NULL, p->err) < 0) {
-        error_wrap(p->err, "the engine's progress");
-        p->failed = true;
-        return false;
-    }
-    error = json_string_value(json_object_get(doc, "error"));
-    status = json_string_value(json_object_get(doc, "status"));
-    if (error) {
-        error_set(p->err, ERR_NET, "the engine says: %.500s", error);
-        p->failed = true;
-        return false;
-    }
-    return p->going(p->arg, status && !json_object_get(doc, "progressDetail") ? status : "");
-}
-
-static bool take_pull(void *arg, struct slice bytes)
-{
-    struct pull *p = arg;
-
-    for (size_t i = 0; i < bytes.len; i++) {
-        if (bytes.ptr[i] != '\n') {
-            if (buf_append_byte(&p->line, bytes.ptr[i]) == 0)
-                continue;
-            error_set(p->err, ERR_LIMIT, "the engine's progress has a line of more than %d bytes",
-                      LINE_MAX_LEN);
-            p->failed = true;
-            return false;
-        }
-        if (p->line.len > 1 && !take_line(p)) /* a CR may stand alone */
-            return false;
-        buf_clear(&p->line);
-    }
-    return true;
-}
-
 /* X-Registry-Auth: base64 (URL alphabet) of a JSON object. */
 static char *auth_header(const char *credentials)
 {
@@ -135,21 +86,20 @@ int container_pull(const struct container_engine *e, const char *image, const ch
         xasprintf("/images/create?fromImage=%s%s", name, tagged ? "" : "&tag=latest");
     AUTO_FREE char *what = xasprintf("pulling %.300s", image);
     CLEANUP(container_stream_end) struct container_stream s = {0};
-    struct pull p = {.line = BUF(LINE_MAX_LEN), .going = going, .arg = arg, .err = err};
-    struct error broken = {0};
-    int rc = container_stream_begin(&s, e, "POST", path, header, take_pull, &p, err);
+    struct container_progress p = CONTAINER_PROGRESS(going, arg);
+    int rc = container_stream_begin(&s, e, "POST", path, header, container_progress_take, &p, err);
 
     if (rc == 0) {
         container_stream_set_stall(&s, STALL_SECONDS);
-        rc = container_stream_run(&s, what, &broken);
-        if (rc < 0 && !p.failed)
-            *err = broken;
-        else if (rc < 0)
+        rc = container_stream_run(&s, what, err);
+        if (rc < 0 && p.fault.kind != ERR_NONE) {
+            *err = p.fault;
             error_wrap(err, "%s", what);
+        }
     }
     if (header)
         mem_wipe(header, strlen(header));
-    buf_free(&p.line);
+    container_progress_free(&p);
     return rc;
 }
 

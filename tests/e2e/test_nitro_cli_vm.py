@@ -93,6 +93,8 @@ def test_a_whole_life(parent):
     assert (enclave["State"], enclave["Flags"], enclave["NumberOfCPUs"]) == ("RUNNING", "NONE", 2)
     assert {k: enclave["Measurements"][k] for k in parent.measurements} == parent.measurements
     assert f"id={enclave['EnclaveID']} cid={enclave['EnclaveCID']} debug=no" in r.stderr()
+    (row,) = parent.capsule.cli("ps", check=0).stdout.splitlines()[1:]
+    assert "nitro-cli" in row.split() and str(enclave["EnclaveCID"]) in row.split()
     parent.capsule.cli("attest", "fetch", f"http://127.0.0.1:{aux}", "--nonce", "00ff", "-o", parent.dir / "document", check=0)
     parent.capsule.cli("attest", "verify", parent.dir / "document", "--eif", eif, "--nonce", "00ff", "--root",
                        parent.capsule.home / "state/capsule/dev-ca/root.pem", check=0)
@@ -122,7 +124,7 @@ def test_several_at_once(parent):
     (first, killed), (second, bereft), *_ = runs.items()
     id_of = {port: next(e for e in enclaves if e["EnclaveID"] in run.stderr()) for port, run in runs.items()}
     os.kill(shell_of(killed), signal.SIGKILL)
-    assert killed.process.wait(30) != 0
+    killed.ends(128 + signal.SIGKILL)
     assert len(parent.enclaves()) == COUNT
     assert parent.nitro_cli("terminate-enclave", "--enclave-id", id_of[first]["EnclaveID"]).returncode == 0
     os.kill(id_of[second]["ProcessID"], signal.SIGKILL)

@@ -26,6 +26,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,17 +57,17 @@ static size_t listener_count;
 
 /* ---- names ---- */
 
-static struct sockaddr_un address(const char *fmt, unsigned int a, unsigned int b)
+__attribute__((format(printf, 1, 2))) static struct sockaddr_un address(const char *fmt, ...)
 {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     int n = snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/", net);
+    va_list ap;
 
     if (n < 0 || n >= (int)sizeof(sa.sun_path) - 40)
         die("--net is too long");
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(sa.sun_path + n, sizeof(sa.sun_path) - (size_t)n, fmt, a, b);
-#pragma GCC diagnostic pop
+    va_start(ap, fmt);
+    vsnprintf(sa.sun_path + n, sizeof(sa.sun_path) - (size_t)n, fmt, ap);
+    va_end(ap);
     return sa;
 }
 
@@ -74,8 +75,7 @@ static struct sockaddr_un address_of(unsigned int port)
 {
     const unsigned int cid = port < BLOCK_BASE ? 0 : (port - BLOCK_BASE) / BLOCK_STRIDE;
 
-    return cid < CID_FIRST ? address("host/v.sock_%u", port, 0)
-                           : address("%u/v.sock_%u", cid, port);
+    return cid < CID_FIRST ? address("host/v.sock_%u", port) : address("%u/v.sock_%u", cid, port);
 }
 
 static void make_parents(const struct sockaddr_un *sa)
@@ -196,7 +196,7 @@ static void on_socket(const struct seccomp_notif *n)
 
 static int64_t bind_port(int fd, unsigned int port)
 {
-    struct sockaddr_un sa = address_of(port), lock = address("lock", 0, 0);
+    struct sockaddr_un sa = address_of(port), lock = address("lock");
     int guard = open(lock.sun_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), rc;
     struct stat st;
 
@@ -307,8 +307,8 @@ static int64_t connect_to(int fd, const struct sockaddr_vm *vm)
 {
     const bool enclave = vm->svm_cid >= CID_FIRST;
     struct sockaddr_un sa = vm->svm_cid == VMADDR_CID_HYPERVISOR
-                                ? address("host/console_%u", vm->svm_port, 0)
-                            : enclave ? address("%u/v.sock", vm->svm_cid, 0)
+                                ? address("host/console_%u", vm->svm_port)
+                            : enclave ? address("%u/v.sock", vm->svm_cid)
                                       : address_of(vm->svm_port);
 
     if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
@@ -374,7 +374,7 @@ static void serve(void)
 /* Until the last process under the filter has ended. */
 static _Noreturn void serve_all(void)
 {
-    struct sockaddr_un log = address("supervisor.log", 0, 0);
+    struct sockaddr_un log = address("supervisor.log");
     int quiet = open("/dev/null", O_RDWR),
         said = open(log.sun_path, O_WRONLY | O_CREAT | O_APPEND, 0600);
 
