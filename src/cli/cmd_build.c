@@ -1,6 +1,7 @@
 #include "cli/app_ramdisk.h"
 #include "cli/assemble.h"
 #include "cli/build_lock.h"
+#include "cli/build_papers.h"
 #include "cli/cli.h"
 #include "cli/manifest_input.h"
 #include "cli/parts.h"
@@ -12,6 +13,7 @@
 #include "base/text.h"
 #include "config.h"
 #include "oci/amend.h"
+#include "oci/content.h"
 #include "oci/store.h"
 
 #include <errno.h>
@@ -40,6 +42,7 @@ struct build_args {
     bool insecure;
     char **cacerts; /* strv */
     enum lock_mode lock;
+    const char *sbom, *provenance; /* files; NULL: not wanted */
 };
 
 /* What a build has at hand; released as a whole. */
@@ -47,6 +50,7 @@ struct build {
     struct build_args args;
     struct manifest *manifest;
     struct build_lock lock;
+    struct build_papers papers;
     struct image image;
     struct launch launch;
     struct eif_signer *signer;
@@ -54,6 +58,7 @@ struct build {
     int64_t epoch;
     struct eif_measurements pcrs;
     struct stored_image stored;
+    struct digest eif; /* of the file, when the provenance tells it */
 };
 
 static void build_free(struct build *b)
@@ -63,6 +68,7 @@ static void build_free(struct build *b)
     launch_free(&b->launch);
     image_free(&b->image);
     build_lock_free(&b->lock);
+    build_papers_free(&b->papers);
     manifest_free(b->manifest);
     free(b->runtime);
     free(b->init);
@@ -114,7 +120,7 @@ static int prepare(struct build *b, struct error *err)
     if (!b->kernel)
         return -1;
     say_what_is_off(m);
-    return 0;
+    return build_papers_open(&b->papers, b->args.sbom, b->args.provenance, err);
 }
 
 static int load_image(struct build *b, struct error *err)
@@ -132,7 +138,9 @@ static int load_image(struct build *b, struct error *err)
     log_debug("build", "reading the app image", kv_str("source", reference));
     if (image_load(reference, &options, &b->image, err) < 0)
         return error_wrap(err, "sources.app");
-    return build_lock_take(&b->lock, "app", app, &b->image, err);
+    if (build_lock_take(&b->lock, "app", app, &b->image, err) < 0)
+        return -1;
+    return build_papers_list(&b->papers, &b->image, b->manifest->target, b->epoch, err);
 }
 
 /* What an init that keeps AWS's convention expects, and what it cannot do. */
@@ -221,11 +229,26 @@ static int write_eif(struct build *b, int fd, const char *name, struct error *er
     return 0;
 }
 
+static int digest_file(int fd, const char *path, struct digest *out, struct error *err)
+{
+    struct content_blob all = {0};
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return error_sys(err, errno, "reading %s", path);
+    content_add_file(&all, fd, 0, (uint64_t)st.st_size);
+    if (content_measure(&all, err) < 0)
+        return -1;
+    *out = all.digest;
+    return 0;
+}
+
 static int write_to_file(struct build *b, const char *path, struct error *err)
 {
     CLEANUP(atomic_file_drop) struct atomic_file f = ATOMIC_FILE_NONE;
 
-    if (atomic_file_open(&f, path, 0644, err) < 0 || write_eif(b, f.fd, path, err) < 0)
+    if (atomic_file_open(&f, path, 0644, err) < 0 || write_eif(b, f.fd, path, err) < 0 ||
+        (b->args.provenance && digest_file(f.fd, path, &b->eif, err) < 0))
         return -1;
     return atomic_file_commit(&f, err);
 }
@@ -243,7 +266,32 @@ static int write_to_store(struct build *b, struct error *err)
         store_add(store, b->manifest->target, &eif, &manifest, &b->stored, err) < 0 ||
         store_collect(store, NULL, err) < 0)
         return -1;
+    b->eif = eif.digest;
     return 0;
+}
+
+static int write_papers(struct build *b, struct error *err)
+{
+    AUTO_FREE char *app = build_lock_portable(&b->lock, b->manifest->sources.app);
+    const struct build_facts facts = {
+        .name = b->manifest->target,
+        .digest = &b->eif,
+        .app = app,
+        .image = &b->image,
+        .manifest = buf_slice(&b->manifest->source),
+        .runtime = b->runtime,
+        .init = b->init,
+        .kernel = b->kernel,
+        .nsm_module = b->args.nsm_module,
+        .root_format = b->args.root_format == ROOT_CPIO ? "cpio" : "erofs",
+        .cmdline = b->args.cmdline,
+        .drop_capabilities = b->args.drop_capabilities,
+        .pcrs = &b->pcrs,
+    };
+
+    if (build_papers_prove(&b->papers, &facts, err) < 0)
+        return -1;
+    return build_papers_save(&b->papers, err);
 }
 
 /* ---- the result ---- */
@@ -366,6 +414,12 @@ static int take_option(int c, struct build_args *a, char **argv, struct error *e
     case 'a':
         strv_add(&a->cacerts, optarg);
         break;
+    case 'b':
+        a->sbom = optarg;
+        break;
+    case 'P':
+        a->provenance = optarg;
+        break;
     case 'l':
     case 'L':
         if (a->lock != LOCK_USE)
@@ -396,6 +450,8 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
         {"pull", no_argument, NULL, 'p'},
         {"insecure", no_argument, NULL, 'u'},
         {"cacert", required_argument, NULL, 'a'},
+        {"sbom", required_argument, NULL, 'b'},
+        {"provenance", required_argument, NULL, 'P'},
         {"lock", no_argument, NULL, 'l'},
         {"locked", no_argument, NULL, 'L'},
         {0},
@@ -424,7 +480,7 @@ static int run(int argc, char **argv, struct error *err)
     path = b.args.eif ? b.args.eif : b.args.eif_only;
     if (prepare(&b, err) < 0 || load_image(&b, err) < 0 || amend(&b, err) < 0 ||
         (path ? write_to_file(&b, path, err) : write_to_store(&b, err)) < 0 ||
-        build_lock_save(&b.lock, err) < 0)
+        write_papers(&b, err) < 0 || build_lock_save(&b.lock, err) < 0)
         return -1;
     print_result(&b);
     return 0;
@@ -434,7 +490,8 @@ const struct subcommand cmd_build = {
     .name = "build",
     .synopsis = "[-f FILE|-] [--eif OUT] [--kernel FILE] [--cmdline TEXT] "
                 "[--root-format erofs|cpio] [--init FILE [--nsm-module FILE]] [--strict] "
-                "[--drop-capabilities] [--pull] [--cacert FILE] [--insecure] [--lock|--locked]",
+                "[--drop-capabilities] [--pull] [--cacert FILE] [--insecure] [--lock|--locked] "
+                "[--sbom FILE] [--provenance FILE]",
     .summary = "Turn an app image into an EIF",
     .help =
         "Reads the manifest, takes the app image it names, adds capsule-runtime and the manifest,\n"
@@ -462,7 +519,11 @@ const struct subcommand cmd_build = {
         "      --lock               write capsule.lock beside the manifest: the digests that its\n"
         "                           sources lead to. Later builds take these, until it is renewed\n"
         "      --locked             refuse sources that neither the lock nor a digest in the\n"
-        "                           manifest pins\n\n"
+        "                           manifest pins\n"
+        "      --sbom FILE          write which packages the app image has (dpkg, apk), as SPDX "
+        "JSON\n"
+        "      --provenance FILE    write what the EIF was made of, as an in-toto statement "
+        "(SLSA)\n\n"
         "SOURCE_DATE_EPOCH lowers later file times and is the build time in the metadata.\n"
         "CAPSULE_IMAGE_MAX bounds the unpacked size of the image in bytes.\n",
     .run = run,

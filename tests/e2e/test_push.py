@@ -463,6 +463,19 @@ def test_tag_that_is_no_index(body, registry, little, artifact, home):
     assert registry.manifests["team/app", tag][0] == body
 
 
+def test_document_as_an_artifact(registry, little, home, tmp_path):
+    (tmp_path / "doc.json").write_text('{"a": 1}')
+    registry.lists_referrers = True
+    pushed(little, registry, home, "team/app:t", "--attach", tmp_path / "doc.json")
+    [body] = {b for b, _ in registry.manifests.values() if b"subject" in b}
+    doc = json.loads(body)
+    assert doc == {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/vnd.test+json",
+                   "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha(b"{}"), "size": 2},
+                   "layers": [{"mediaType": "application/vnd.test+json", "digest": sha(b'{"a": 1}'), "size": 8}],
+                   "subject": {k: little.manifests[0][k] for k in ("mediaType", "digest", "size")}}
+    assert registry.blobs["team/app", sha(b'{"a": 1}')] == b'{"a": 1}'
+
+
 def test_artifact_about_nothing(registry, little, home):
     r = attach(little, registry, home)
     assert r.returncode == 1 and "does not say what it is about" in r.stderr
