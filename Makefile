@@ -42,8 +42,8 @@ unit: all
 ## make e2e         end-to-end tests: real processes, sockets and images (ARGS for pytest; LAUNCHER=qemu)
 e2e: all kernel
 	@tools/deps test
-	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(if $(LAUNCHER),CAPSULE_TEST_LAUNCHER=$(LAUNCHER)) $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e \
-	    --junitxml=$(BUILD)/pytest-e2e.xml $(ARGS)
+	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(if $(LAUNCHER),CAPSULE_TEST_LAUNCHER=$(LAUNCHER)) \
+	    tools/side-by-side $(if $(ARGS),1,2) $(BUILD)/pytest-e2e $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e $(ARGS)
 
 ## make test        unit, e2e and fuzz
 test: unit e2e fuzz
@@ -53,8 +53,8 @@ test-vm: all kernel
 	@tools/deps test
 	@[ -w /dev/vhost-vsock ] || tools/vhost-device-vsock
 	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) CAPSULE_TEST_LAUNCHER=qemu \
-	    $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e/test_qemu.py tests/e2e/test_run.py tests/e2e/test_capsule_api.py \
-	    --junitxml=$(BUILD)/pytest-vm.xml $(ARGS)
+	    tools/side-by-side $(if $(ARGS),1,2) $(BUILD)/pytest-vm \
+	    $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e/test_qemu.py tests/e2e/test_run.py tests/e2e/test_capsule_api.py $(ARGS)
 
 ## make test-peers  conformance against third-party programs, which it installs, and test-vm
 test-peers: all kernel

@@ -92,16 +92,16 @@ char *build_lock_reference(const struct build_lock *l, const char *name, const c
 }
 
 int build_lock_take(struct build_lock *l, const char *name, const char *reference,
-                    const struct image *im, struct error *err)
+                    const struct digest *image, const char *repo_digest, struct error *err)
 {
     AUTO_FREE char *written = build_lock_portable(l, reference);
     const struct lock_entry *e = lock_find(&l->old, name);
     int rc = 0;
 
     if (l->mode == LOCK_RENEW)
-        rc = lock_add(&l->new, name, written, im, err);
+        rc = lock_add(&l->new, name, written, image, repo_digest, err);
     else if (e)
-        rc = lock_check(e, im, err);
+        rc = lock_check(e, image, err);
     return rc < 0 ? error_wrap(err, "sources.%s: %.300s", name, written) : 0;
 }
 

@@ -36,7 +36,7 @@ char *build_lock_reference(const struct build_lock *l, const char *name, const c
                            struct error *err);
 /* Holds what came against the lock, or takes it into the new one. */
 int build_lock_take(struct build_lock *l, const char *name, const char *reference,
-                    const struct image *im, struct error *err);
+                    const struct digest *image, const char *repo_digest, struct error *err);
 /* Writes the new lock when one is wanted and it differs from what is there. */
 int build_lock_save(const struct build_lock *l, struct error *err);
 

@@ -1,14 +1,20 @@
-#include "cli/build_papers.h"
+/*
+ * What `build` tells about a build when asked: a bill of materials, and where it came from. As
+ * files and, with --attest, as artifacts about the release image in its registry.
+ */
+#include "cli/build.h"
 
 #include "base/log.h"
 #include "config.h"
-#include "oci/content.h"
+#include "oci/artifact.h"
+#include "oci/output.h"
+#include "oci/provenance.h"
 #include "oci/sbom.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 
-#define SOURCES_MAX 8
+#define SOURCES_MAX 10
 #define PCRS_MAX    4
 
 static void paper_free(struct build_paper *p)
@@ -19,56 +25,58 @@ static void paper_free(struct build_paper *p)
     buf_free(&p->text);
 }
 
-void build_papers_free(struct build_papers *p)
+void build_papers_free(struct build *b)
 {
-    paper_free(&p->sbom);
-    paper_free(&p->provenance);
+    paper_free(&b->sbom);
+    paper_free(&b->provenance);
 }
 
-static int paper_open(struct build_paper *p, const char *path, size_t max, struct error *err)
+static int paper_open(struct build_paper *p, const char *path, bool wanted, size_t max,
+                      struct error *err)
 {
-    *p = (struct build_paper){.path = path, .file = ATOMIC_FILE_NONE, .text = BUF(max)};
+    *p = (struct build_paper){
+        .path = path, .wanted = wanted || path, .file = ATOMIC_FILE_NONE, .text = BUF(max)};
     return path ? atomic_file_open(&p->file, path, 0644, err) : 0;
 }
 
-int build_papers_open(struct build_papers *p, const char *sbom, const char *provenance,
-                      struct error *err)
+int build_papers_open(struct build *b, struct error *err)
 {
-    if (paper_open(&p->sbom, sbom, SBOM_MAX, err) < 0)
+    const struct build_args *a = &b->args;
+
+    if (paper_open(&b->sbom, a->sbom, a->attest, SBOM_MAX, err) < 0)
         return -1;
-    return paper_open(&p->provenance, provenance, PROVENANCE_MAX, err);
+    return paper_open(&b->provenance, a->provenance, a->attest, PROVENANCE_MAX, err);
 }
 
-int build_papers_list(struct build_papers *p, const struct image *im, const char *name,
-                      int64_t created, struct error *err)
+int build_papers_list(struct build *b, struct error *err)
 {
     AUTO_PACKAGE_LIST struct package_list packages = {0};
-    const struct sbom_input in = {.name = name,
-                                  .image = im,
+    const struct sbom_input in = {.name = b->manifest->target,
+                                  .image = &b->image,
                                   .packages = &packages,
                                   .tool_version = CAPSULE_VERSION,
-                                  .created = created};
+                                  .created = b->epoch};
 
-    if (!p->sbom.path)
+    if (!b->sbom.wanted)
         return 0;
-    if (packages_read(im->tree, &packages, err) < 0)
+    if (packages_read(b->image.tree, &packages, err) < 0)
         return -1;
     if (packages.has_rpm)
         log_warn("build", "the image has rpm packages, which this version does not list");
     else if (packages.count == 0)
         log_warn("build", "the image has no package database: its bill of materials is empty");
     log_debug("build", "packages", kv_uint("count", packages.count));
-    return sbom_write(&in, &p->sbom.text, err);
+    return sbom_write(&in, &b->sbom.text, err);
 }
 
 /* ---- provenance ---- */
 
-struct sources {
+struct things {
     struct provenance_thing items[SOURCES_MAX];
     size_t count;
 };
 
-static struct provenance_thing *add(struct sources *s, const char *name)
+static struct provenance_thing *add(struct things *s, const char *name)
 {
     if (s->count == SOURCES_MAX)
         abort();
@@ -76,58 +84,68 @@ static struct provenance_thing *add(struct sources *s, const char *name)
     return &s->items[s->count++];
 }
 
-static int add_file(struct sources *s, const char *name, const char *path, struct error *err)
+static void add_digest(struct things *s, const char *name, const struct digest *digest)
+{
+    struct provenance_thing *t = add(s, name);
+
+    t->digest = *digest;
+    t->has_digest = true;
+}
+
+static int add_file(struct things *s, const char *name, const char *path, struct error *err)
 {
     AUTO_BLOB struct blob b = BLOB_NONE;
-    struct content_blob all = {0};
-    struct provenance_thing *t;
+    struct digest digest;
 
     if (!path)
         return 0;
-    if (blob_open_at(AT_FDCWD, path, path, &b, err) < 0)
+    if (blob_open_at(AT_FDCWD, path, path, &b, err) < 0 ||
+        build_digest_file(b.fd, path, &digest, err) < 0)
         return -1;
-    content_add_file(&all, b.fd, b.offset, b.size);
-    if (content_measure(&all, err) < 0)
-        return -1;
-    t = add(s, name);
-    t->digest = all.digest;
-    t->has_digest = true;
+    add_digest(s, name, &digest);
     return 0;
 }
 
-/* The app's image: what the registry has under its name when that is known, and what is in it. */
-static int add_image(struct sources *s, const struct build_facts *f, struct error *err)
+/* An image: what the registry has under its name when that is known, and what is in it. */
+static int add_image(struct things *s, const char *name, const char *configuration,
+                     const char *reference, const char *repo_digest, const struct digest *id,
+                     struct error *err)
 {
-    const char *at = f->image->repo_digest ? strchr(f->image->repo_digest, '@') : NULL;
-    struct provenance_thing *t = add(s, "app");
+    const char *at = repo_digest ? strchr(repo_digest, '@') : NULL;
+    struct provenance_thing *t = add(s, name);
 
-    t->uri = f->app;
+    t->uri = reference;
     if (at) {
         if (digest_parse(slice_str(at + 1), &t->digest, err) < 0)
             return -1;
         t->has_digest = true;
-        t = add(s, "app configuration");
+        t = add(s, configuration);
     }
-    t->digest = f->image->id;
-    t->has_digest = f->image->has_id;
+    t->has_digest = id != NULL;
+    if (id)
+        t->digest = *id;
     return 0;
 }
 
-static int add_sources(struct sources *s, const struct build_facts *f, struct error *err)
+static int add_sources(struct things *s, const struct build *b, const char *app, const char *shell,
+                       struct error *err)
 {
-    struct provenance_thing *t;
+    struct digest manifest = {.alg = HASH_SHA256};
 
-    if (add_image(s, f, err) < 0)
+    if (add_image(s, "app", "app configuration", app, b->image.repo_digest,
+                  b->image.has_id ? &b->image.id : NULL, err) < 0)
         return -1;
-    t = add(s, "capsule.yaml");
-    t->digest = (struct digest){.alg = HASH_SHA256};
-    hash_once(HASH_SHA256, f->manifest, t->digest.bytes);
-    t->has_digest = true;
-    if (add_file(s, "kernel", f->kernel, err) < 0 || add_file(s, "init", f->init, err) < 0 ||
-        add_file(s, "capsule-runtime", f->runtime, err) < 0 ||
-        add_file(s, "nsm-module", f->nsm_module, err) < 0)
-        return error_wrap(err, "provenance");
-    return 0;
+    if (!build_is_eif_only(b) && shell &&
+        add_image(s, "capsule-shell", "capsule-shell configuration", shell, b->base.repo_digest,
+                  &b->base.id, err) < 0)
+        return -1;
+    hash_once(HASH_SHA256, buf_slice(&b->manifest->source), manifest.bytes);
+    add_digest(s, "capsule.yaml", &manifest);
+    if (add_file(s, "kernel", b->kernel, err) < 0 || add_file(s, "init", b->init, err) < 0 ||
+        add_file(s, "capsule-runtime", b->runtime, err) < 0 ||
+        add_file(s, "nsm-module", b->args.nsm_module, err) < 0)
+        return -1;
+    return build_is_eif_only(b) || shell ? 0 : add_file(s, "capsule-shell", b->shell, err);
 }
 
 static size_t list_pcrs(const struct eif_measurements *m, struct provenance_thing out[PCRS_MAX])
@@ -144,35 +162,64 @@ static size_t list_pcrs(const struct eif_measurements *m, struct provenance_thin
     return count;
 }
 
-int build_papers_prove(struct build_papers *p, const struct build_facts *f, struct error *err)
+int build_papers_prove(struct build *b, struct error *err)
 {
+    const struct build_args *a = &b->args;
+    const char *base = b->manifest->sources.capsule_shell;
+    AUTO_FREE char *app = build_lock_portable(&b->lock, b->manifest->sources.app);
+    AUTO_FREE char *shell = base ? build_lock_portable(&b->lock, base) : NULL;
     const struct provenance_setting settings[] = {
-        {"target", f->name},
-        {"rootFormat", f->root_format},
-        {"cmdline", f->cmdline},
-        {"dropCapabilities", f->drop_capabilities ? "true" : NULL},
+        {"target", b->manifest->target},
+        {"rootFormat", a->root_format == ROOT_CPIO ? "cpio" : "erofs"},
+        {"cmdline", a->cmdline},
+        {"dropCapabilities", a->drop_capabilities ? "true" : NULL},
     };
     struct provenance_thing pcrs[PCRS_MAX];
-    struct sources sources = {0};
+    struct things subjects = {0}, sources = {0};
     struct provenance_input in = {
-        .subject = {.name = f->name, .digest = *f->digest, .has_digest = true},
+        .subjects = subjects.items,
         .settings = settings,
         .setting_count = ARRAY_LEN(settings),
         .sources = sources.items,
         .byproducts = pcrs,
+        .byproduct_count = list_pcrs(&b->pcrs, pcrs),
         .tool_version = CAPSULE_VERSION,
     };
 
-    if (!p->provenance.path)
+    if (!b->provenance.wanted)
         return 0;
-    if (add_sources(&sources, f, err) < 0)
-        return -1;
+    if (!build_is_eif_only(b))
+        add_digest(&subjects, b->manifest->target, &b->stored.release.digest);
+    add_digest(&subjects, "application.eif", &b->eif);
+    if (add_sources(&sources, b, app, shell, err) < 0)
+        return error_wrap(err, "provenance");
+    in.subject_count = subjects.count;
     in.source_count = sources.count;
-    in.byproduct_count = list_pcrs(f->pcrs, pcrs);
-    return provenance_write(&in, &p->provenance.text, err);
+    return provenance_write(&in, &b->provenance.text, err);
 }
 
-/* ---- files ---- */
+/* ---- where they go ---- */
+
+static int attach(const struct build *b, const char *type, const struct buf *text,
+                  const char *destination, const struct content_blob *subject, struct error *err)
+{
+    AUTO_ARTIFACT struct artifact a = {0};
+
+    if (artifact_make(&a, type, buf_slice(text), subject, err) < 0)
+        return -1;
+    return image_output_referrer(destination, &a.image, &b->options, err);
+}
+
+int build_papers_attach(const struct build *b, const char *destination,
+                        const struct content_image *image, struct error *err)
+{
+    if (!b->args.attest || !image_output_takes_referrers(destination))
+        return 0;
+    if (attach(b, SBOM_MEDIA_TYPE, &b->sbom.text, destination, &image->manifest, err) < 0)
+        return -1;
+    return attach(b, PROVENANCE_MEDIA_TYPE, &b->provenance.text, destination, &image->manifest,
+                  err);
+}
 
 static int paper_save(struct build_paper *p, struct error *err)
 {
@@ -183,7 +230,7 @@ static int paper_save(struct build_paper *p, struct error *err)
     return atomic_file_commit(&p->file, err);
 }
 
-int build_papers_save(struct build_papers *p, struct error *err)
+int build_papers_save(struct build *b, struct error *err)
 {
-    return paper_save(&p->sbom, err) < 0 || paper_save(&p->provenance, err) < 0 ? -1 : 0;
+    return paper_save(&b->sbom, err) < 0 || paper_save(&b->provenance, err) < 0 ? -1 : 0;
 }

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/cli.h"
+#include "cli/image_eif.h"
 #include "cli/manifest_input.h"
 #include "cli/publish.h"
 #include "eif/ramdisk.h"
@@ -106,15 +107,6 @@ static int take_option(int c, struct run *r, char **argv, struct error *err)
     }
 }
 
-/* FILE.eif or a path; anything else is the name of an image. */
-static bool is_file(const char *operand)
-{
-    size_t n = strlen(operand);
-
-    return operand[0] == '/' || operand[0] == '.' ||
-           (n > 4 && strcmp(operand + n - 4, ".eif") == 0);
-}
-
 static int parse(int argc, char **argv, struct run *r, struct error *err)
 {
     static const struct option options[] = {
@@ -139,7 +131,7 @@ static int parse(int argc, char **argv, struct run *r, struct error *err)
     if (optind < argc)
         return cli_usage_error(&cmd_run, argv, err, "%s: unexpected; one IMAGE or FILE.eif only",
                                argv[optind]);
-    if (r->operand && r->file && !is_file(r->operand))
+    if (r->operand && r->file && !image_eif_is_file(r->operand))
         return cli_usage_error(&cmd_run, argv, err,
                                "IMAGE and -f together: -f names the image already");
     return 0;
@@ -237,7 +229,7 @@ static int resolve(struct run *r, struct manifest **m, struct error *err)
 
     if (file && cli_load_manifest(file, false, &given, err) < 0)
         return -1;
-    if (r->operand && is_file(r->operand)) {
+    if (r->operand && image_eif_is_file(r->operand)) {
         r->eif = xstrdup(r->operand);
         if (given ? buf_append(&r->manifest, given->source.ptr, given->source.len) < 0
                   : manifest_of_eif(r->eif, &r->manifest, err) < 0)

@@ -5,14 +5,17 @@
 extern const struct subcommand cmd_attest;
 extern const struct subcommand cmd_build;
 extern const struct subcommand cmd_client;
+extern const struct subcommand cmd_copy;
 extern const struct subcommand cmd_doctor;
 extern const struct subcommand cmd_eif;
 extern const struct subcommand cmd_explain;
+extern const struct subcommand cmd_measure;
 extern const struct subcommand cmd_run;
 extern const struct subcommand cmd_schema;
 extern const struct subcommand cmd_validate;
+extern const struct subcommand cmd_verify;
 
 const struct subcommand *const cli_subcommands[] = {
-    &cmd_build, &cmd_run,      &cmd_doctor,  &cmd_attest, &cmd_client,
-    &cmd_eif,   &cmd_validate, &cmd_explain, &cmd_schema, NULL,
+    &cmd_build,  &cmd_run, &cmd_copy,     &cmd_measure, &cmd_verify, &cmd_doctor, &cmd_attest,
+    &cmd_client, &cmd_eif, &cmd_validate, &cmd_explain, &cmd_schema, NULL,
 };

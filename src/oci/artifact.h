@@ -11,7 +11,7 @@
 struct artifact {
     struct content_image image;
     struct content_blob layer;
-    struct buf manifest;
+    char *manifest;
 };
 
 /*

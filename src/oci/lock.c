@@ -146,13 +146,13 @@ int lock_write(const struct lock *l, struct buf *out, struct error *err)
     return 0;
 }
 
-int lock_add(struct lock *l, const char *name, const char *reference, const struct image *im,
-             struct error *err)
+int lock_add(struct lock *l, const char *name, const char *reference, const struct digest *image,
+             const char *repo_digest, struct error *err)
 {
-    const char *at = im->repo_digest ? strchr(im->repo_digest, '@') : NULL;
+    const char *at = repo_digest ? strchr(repo_digest, '@') : NULL;
     struct lock_entry *e;
 
-    if (!im->has_id) {
+    if (!image) {
         error_set(err, ERR_UNSUPPORTED, "a plain directory has no digest that could be locked");
         return error_hint(err, "make an image of it first, with umoci or docker build");
     }
@@ -160,7 +160,7 @@ int lock_add(struct lock *l, const char *name, const char *reference, const stru
         strlen(reference) > LOCK_REFERENCE_MAX)
         return error_set(err, ERR_LIMIT, "too many sources, or too long a reference, to lock");
     e = &l->entries[l->count];
-    *e = (struct lock_entry){.image = im->id, .has_manifest = at != NULL};
+    *e = (struct lock_entry){.image = *image, .has_manifest = at != NULL};
     snprintf(e->name, sizeof(e->name), "%s", name);
     if (at && digest_parse(slice_str(at + 1), &e->manifest, err) < 0)
         return -1;
@@ -190,14 +190,14 @@ char *lock_pin(const struct lock_entry *e, const char *reference)
     return xasprintf("%s@%s", reference, digest_text(&e->manifest, text));
 }
 
-int lock_check(const struct lock_entry *e, const struct image *im, struct error *err)
+int lock_check(const struct lock_entry *e, const struct digest *image, struct error *err)
 {
     char want[DIGEST_TEXT_MAX], got[DIGEST_TEXT_MAX] = "no image with a digest";
 
-    if (im->has_id && digest_equal(&e->image, &im->id))
+    if (image && digest_equal(&e->image, image))
         return 0;
-    if (im->has_id)
-        digest_text(&im->id, got);
+    if (image)
+        digest_text(image, got);
     error_set(err, ERR_INVALID, "it is %s, and " NAME " has %s", got, digest_text(&e->image, want));
     return error_hint(err, "if the new image is meant, renew the lock with build --lock");
 }

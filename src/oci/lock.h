@@ -41,11 +41,11 @@ int lock_write(const struct lock *l, struct buf *out, struct error *err);
 /* The entry of a source, or NULL. */
 const struct lock_entry *lock_find(const struct lock *l, const char *name);
 /*
- * Adds what `reference` of the source `name` led to. ERR_UNSUPPORTED when the image has no digest,
- * as plain directories have none.
+ * Adds what `reference` of the source `name` led to: `image`, and in registries `repo_digest`
+ * (HOST/NAME@DIGEST) or NULL. ERR_UNSUPPORTED without `image`, which plain directories have not.
  */
-int lock_add(struct lock *l, const char *name, const char *reference, const struct image *im,
-             struct error *err);
+int lock_add(struct lock *l, const char *name, const char *reference, const struct digest *image,
+             const char *repo_digest, struct error *err);
 
 /* True when the reference has a digest, which a registry or an engine is asked for. */
 bool lock_is_pinned(const char *reference);
@@ -55,6 +55,6 @@ bool lock_is_pinned(const char *reference);
  */
 char *lock_pin(const struct lock_entry *e, const char *reference);
 /* ERR_INVALID when another image came than the entry says. */
-int lock_check(const struct lock_entry *e, const struct image *im, struct error *err);
+int lock_check(const struct lock_entry *e, const struct digest *image, struct error *err);
 
 #endif

@@ -75,7 +75,7 @@ int provenance_write(const struct provenance_input *in, struct buf *out, struct 
 
     json_put_object(&w);
     put(&w, "_type", "https://in-toto.io/Statement/v1");
-    put_things(&w, "subject", &in->subject, 1);
+    put_things(&w, "subject", in->subjects, in->subject_count);
     put(&w, "predicateType", PROVENANCE_TYPE);
     json_put_key(&w, "predicate");
     json_put_object(&w);

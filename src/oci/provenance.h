@@ -28,7 +28,8 @@ struct provenance_setting {
 
 /* All borrowed. */
 struct provenance_input {
-    struct provenance_thing subject;
+    const struct provenance_thing *subjects; /* what came out */
+    size_t subject_count;
     const struct provenance_setting *settings;
     size_t setting_count;
     const struct provenance_thing *sources; /* what went in */

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("CAPSULE_BIN", ROOT / "build/bin")).resolve().parent
 DRIVER = BUILD / "tests/unit/launch_driver"
@@ -827,12 +829,6 @@ def fetch(port, path="/", seconds=20, proc=None):
             pass
         time.sleep(0.002)
     raise AssertionError("no answer")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_first_byte_of_a_big_image(programs):

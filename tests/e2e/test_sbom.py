@@ -10,6 +10,7 @@ import pytest
 
 from conftest import BIN, write_manifest
 from image_writer import Layout, d, f, sym, tar_of
+from registry_server import serving  # noqa: F401 (a fixture)
 
 STATUS = """Package: zlib1g
 Status: install ok installed
@@ -157,7 +158,7 @@ def test_provenance(sbom, tmp_path):
     doc = sbom()
     prov = json.loads((tmp_path / "prov.json").read_bytes())
     assert prov["_type"] == "https://in-toto.io/Statement/v1" and prov["predicateType"] == "https://slsa.dev/provenance/v1"
-    assert prov["subject"] == [{"name": "app:1", "digest": {"sha256": hashlib.sha256((tmp_path / "a.eif").read_bytes()).hexdigest()}}]
+    assert prov["subject"] == [{"name": "application.eif", "digest": {"sha256": hashlib.sha256((tmp_path / "a.eif").read_bytes()).hexdigest()}}]
     what = prov["predicate"]["buildDefinition"]
     assert what["externalParameters"] == {"target": "app:1", "rootFormat": "erofs"}
     went_in = {x["name"]: x["digest"]["sha256"] for x in what["resolvedDependencies"]}
@@ -174,8 +175,38 @@ def test_of_an_image_in_the_store(capsule, tmp_path):
     Layout(tmp_path / "img").add([tar_of([f("app", "x")])])
     write_manifest(tmp_path / "capsule.yaml", "oci:img")
     capsule.cli("build", "-f", tmp_path / "capsule.yaml", "--provenance", tmp_path / "prov.json", check=0)
-    [subject] = json.loads((tmp_path / "prov.json").read_bytes())["subject"]
-    assert (capsule.home / "data/capsule/blobs/sha256" / subject["digest"]["sha256"]).stat().st_size > 1 << 20
+    prov = json.loads((tmp_path / "prov.json").read_bytes())
+    image, eif = [x["digest"]["sha256"] for x in prov["subject"]]
+    blobs = capsule.home / "data/capsule/blobs/sha256"
+    assert (blobs / eif).stat().st_size > 1 << 20 and "layers" in json.loads((blobs / image).read_bytes())
+    shell = [x for x in prov["predicate"]["buildDefinition"]["resolvedDependencies"] if x["name"] == "capsule-shell"]
+    assert shell[0]["digest"]["sha256"] == hashlib.sha256((BIN / "capsule-shell").read_bytes()).hexdigest()
+
+
+def test_attached_to_the_image_in_a_registry(capsule, tmp_path, serving):
+    """As files and as artifacts they have the same bytes, and the provenance is about the very image that was pushed."""
+    registry = serving()
+    registry.lists_referrers = True
+    Layout(tmp_path / "img").add([tar_of([f("app", "x"), f("var/lib/dpkg/status", STATUS)])])
+    write_manifest(tmp_path / "capsule.yaml", "oci:img")
+    capsule.cli("build", "-f", tmp_path / "capsule.yaml", "--output", f"docker://{registry.host}/team/app:1", "--attest", "--sbom",
+                tmp_path / "sbom.json", "--provenance", tmp_path / "prov.json", check=0)
+    top = registry.manifests["team/app", "1"][0]
+    about = [json.loads(b) for b in {b for b, _ in registry.manifests.values()} - {top}]
+    assert sorted(x["artifactType"] for x in about) == ["application/spdx+json", "application/vnd.in-toto+json"]
+    for doc in about:
+        assert doc["subject"]["digest"] == "sha256:" + hashlib.sha256(top).hexdigest()
+        file = tmp_path / ("sbom.json" if "spdx" in doc["artifactType"] else "prov.json")
+        assert registry.blobs["team/app", doc["layers"][0]["digest"]] == file.read_bytes()
+    subject = json.loads((tmp_path / "prov.json").read_bytes())["subject"][0]
+    assert subject["digest"]["sha256"] == hashlib.sha256(top).hexdigest()
+
+
+def test_nowhere_to_attach_it_to(capsule, tmp_path):
+    write_manifest(tmp_path / "capsule.yaml", "oci:img")
+    for options in ([], ["--output", f"oci:{tmp_path}/out"], ["--eif", tmp_path / "a.eif"]):
+        r = capsule.cli("build", "-f", tmp_path / "capsule.yaml", "--attest", *options, check=2)
+        assert "docker://" in r.stderr
 
 
 def test_files_that_cannot_be_made(capsule, tmp_path):
