@@ -240,6 +240,33 @@ static int check_init_args(struct build_args *a, char **argv, struct error *err)
     return 0;
 }
 
+/* What is written down about a build, and what a build is held to. */
+static int take_record_option(int c, struct build_args *a, char **argv, struct error *err)
+{
+    switch (c) {
+    case 'b':
+        a->sbom = optarg;
+        break;
+    case 'P':
+        a->provenance = optarg;
+        break;
+    case 't':
+        a->attest = true;
+        break;
+    case 'l':
+    case 'L':
+        if (a->lock != LOCK_USE)
+            return cli_usage_error(&cmd_build, argv, err,
+                                   "--lock and --locked are given once, "
+                                   "one of them");
+        a->lock = c == 'l' ? LOCK_RENEW : LOCK_REQUIRE;
+        break;
+    default:
+        return cli_option_error(&cmd_build, c, argv, err);
+    }
+    return 0;
+}
+
 static int take_option(int c, struct build_args *a, char **argv, struct error *err)
 {
     switch (c) {
@@ -287,25 +314,8 @@ static int take_option(int c, struct build_args *a, char **argv, struct error *e
     case 'O':
         strv_add(&a->outputs, optarg);
         break;
-    case 'b':
-        a->sbom = optarg;
-        break;
-    case 'P':
-        a->provenance = optarg;
-        break;
-    case 't':
-        a->attest = true;
-        break;
-    case 'l':
-    case 'L':
-        if (a->lock != LOCK_USE)
-            return cli_usage_error(&cmd_build, argv, err,
-                                   "--lock and --locked are given once, "
-                                   "one of them");
-        a->lock = c == 'l' ? LOCK_RENEW : LOCK_REQUIRE;
-        break;
     default:
-        return cli_option_error(&cmd_build, c, argv, err);
+        return take_record_option(c, a, argv, err);
     }
     return 0;
 }
