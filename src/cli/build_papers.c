@@ -61,8 +61,9 @@ int build_papers_list(struct build *b, struct error *err)
         return 0;
     if (packages_read(b->image.tree, &packages, err) < 0)
         return -1;
-    if (packages.has_rpm)
-        log_warn("build", "the image has rpm packages, which this version does not list");
+    if (packages.rpm_unread)
+        log_warn("build", "the bill of materials lacks rpm packages: only databases of SQLite, "
+                          "without a log beside it, are read");
     else if (packages.count == 0)
         log_warn("build", "the image has no package database: its bill of materials is empty");
     log_debug("build", "packages", kv_uint("count", packages.count));

@@ -1,5 +1,7 @@
 /* Where package databases are in an image. */
-#include "oci/packages.h"
+#include "oci/packages_priv.h"
+
+#include "base/file.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
@@ -33,6 +35,16 @@ static int feed(struct reading *g, const struct tree_entry *e, struct package_re
     return (int)n;
 }
 
+static int count_bytes(struct reading *g, const char *path, const struct tree_entry *e,
+                       struct error *err)
+{
+    if (e->size > PACKAGES_BYTES_MAX - g->bytes)
+        return error_set(err, ERR_LIMIT, "%s: package databases of more than %llu bytes", path,
+                         (unsigned long long)PACKAGES_BYTES_MAX);
+    g->bytes += e->size;
+    return 0;
+}
+
 static int read_database(struct reading *g, const char *path, enum package_kind kind,
                          struct error *err)
 {
@@ -42,10 +54,8 @@ static int read_database(struct reading *g, const char *path, enum package_kind 
 
     if (!find(g, path, &e))
         return 0;
-    if (e.size > PACKAGES_BYTES_MAX - g->bytes)
-        return error_set(err, ERR_LIMIT, "%s: package databases of more than %llu bytes", path,
-                         (unsigned long long)PACKAGES_BYTES_MAX);
-    g->bytes += e.size;
+    if (count_bytes(g, path, &e, err) < 0)
+        return -1;
     r = package_reader_new(kind, &g->list);
     rc = feed(g, &e, r, err);
     if (package_reader_end(r, rc < 0 ? NULL : err) < 0)
@@ -102,20 +112,63 @@ static int read_os(struct reading *g, struct error *err)
     return 0;
 }
 
-static bool has_rpm(struct reading *g)
+/* A copy of a file of the image, for those who need one. */
+static int copy(const struct reading *g, const struct tree_entry *e, struct error *err)
+{
+    AUTO_TREE_CONTENT struct tree_content c = TREE_CONTENT_NONE;
+    AUTO_FREE uint8_t *chunk = xmalloc(CHUNK);
+    AUTO_FD int fd = file_temp(err);
+    int out;
+    ssize_t n;
+
+    if (fd < 0 || tree_content_open(g->tree, e->node, &c, err) < 0)
+        return -1;
+    while ((n = tree_content_read(&c, chunk, CHUNK, err)) > 0)
+        if (fd_write_all(fd, chunk, (size_t)n, "a copy of a package database", err) < 0)
+            return -1;
+    if (n < 0)
+        return -1;
+    out = fd;
+    fd = -1;
+    return out;
+}
+
+static int read_rpm_file(struct reading *g, const char *path, const struct tree_entry *e,
+                         struct error *err)
+{
+    AUTO_FD int fd = -1;
+
+    if (count_bytes(g, path, e, err) < 0)
+        return -1;
+    fd = copy(g, e, err);
+    if (fd < 0 || packages_read_rpm(fd, e->size, &g->list, err) < 0)
+        return error_wrap(err, "%s", path);
+    return 0;
+}
+
+/*
+ * Where distributions keep it. Of its forms SQLite's is read, unless it has a log of changes beside
+ * it that nobody has written back.
+ */
+static int read_rpm(struct reading *g, struct error *err)
 {
     static const char *const dirs[] = {"/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm"};
-    static const char *const files[] = {"rpmdb.sqlite", "Packages.db", "Packages"};
-    struct tree_entry e;
-    bool found = false;
 
-    for (size_t i = 0; i < ARRAY_LEN(dirs); i++)
-        for (size_t j = 0; j < ARRAY_LEN(files); j++) {
-            AUTO_FREE char *path = xasprintf("%s/%s", dirs[i], files[j]);
+    for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
+        AUTO_FREE char *path = xasprintf("%s/rpmdb.sqlite", dirs[i]);
+        AUTO_FREE char *log = xasprintf("%s-wal", path);
+        AUTO_FREE char *ndb = xasprintf("%s/Packages.db", dirs[i]);
+        AUTO_FREE char *bdb = xasprintf("%s/Packages", dirs[i]);
+        struct tree_entry e, other;
 
-            found = found || find(g, path, &e);
-        }
-    return found;
+        if (!find(g, path, &e))
+            g->list.rpm_unread = g->list.rpm_unread || find(g, ndb, &other) || find(g, bdb, &other);
+        else if (find(g, log, &other) && other.size > 0)
+            g->list.rpm_unread = true;
+        else if (read_rpm_file(g, path, &e, err) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 /* ---- order ---- */
@@ -170,11 +223,11 @@ int packages_read(struct tree *t, struct package_list *out, struct error *err)
     if (read_os(&g, err) < 0 || read_database(&g, "/var/lib/dpkg/status", PACKAGE_DEB, err) < 0 ||
         read_status_d(&g, "/var/lib/dpkg/status.d", err) < 0 ||
         read_database(&g, "/lib/apk/db/installed", PACKAGE_APK, err) < 0 ||
-        read_database(&g, "/usr/lib/apk/db/installed", PACKAGE_APK, err) < 0) {
+        read_database(&g, "/usr/lib/apk/db/installed", PACKAGE_APK, err) < 0 ||
+        read_rpm(&g, err) < 0) {
         package_list_free(&g.list);
         return error_wrap(err, "reading the packages of the image");
     }
-    g.list.has_rpm = has_rpm(&g);
     put_in_order(&g.list);
     *out = g.list;
     return 0;

@@ -1,5 +1,5 @@
 /* The parsers of package databases, line by line. */
-#include "oci/packages.h"
+#include "oci/packages_priv.h"
 
 #include "base/text.h"
 
@@ -18,7 +18,7 @@ struct package_reader {
     bool absent; /* dpkg knows the package, and it is not installed */
 };
 
-static void package_free(struct package *p)
+void package_free(struct package *p)
 {
     free(p->name);
     free(p->version);
@@ -51,14 +51,34 @@ static char *text_of(struct slice s)
     return out;
 }
 
-static int keep(struct package_reader *r, char **to, struct slice value, struct error *err)
+int package_set(char **to, struct slice value, struct error *err)
 {
-    if (r->cut || value.len > PACKAGES_FIELD_MAX)
-        return error_set(err, ERR_LIMIT, "line %u: a value of more than %d bytes", r->number,
-                         PACKAGES_FIELD_MAX);
+    if (value.len > PACKAGES_FIELD_MAX)
+        return error_set(err, ERR_LIMIT, "a value of more than %d bytes", PACKAGES_FIELD_MAX);
     free(*to);
     *to = value.len ? text_of(value) : NULL;
     return 0;
+}
+
+int package_list_add(struct package_list *l, struct package *p, struct error *err)
+{
+    if (!p->name || !p->version)
+        return error_set(err, ERR_INVALID, "a package without a %s", p->name ? "version" : "name");
+    if (l->count == PACKAGES_MAX)
+        return error_set(err, ERR_LIMIT, "more than %d packages", PACKAGES_MAX);
+    if ((l->count & (l->count - 1)) == 0)
+        l->items = xreallocarray(l->items, l->count ? 2 * l->count : 1, sizeof(*l->items));
+    l->items[l->count++] = *p;
+    *p = (struct package){0};
+    return 0;
+}
+
+/* A line that was cut is longer than any value may be. */
+static int keep(struct package_reader *r, char **to, struct slice value, struct error *err)
+{
+    if (r->cut)
+        value.len = PACKAGES_FIELD_MAX + 1;
+    return package_set(to, value, err) < 0 ? error_wrap(err, "line %u", r->number) : 0;
 }
 
 /* ---- packages ---- */
@@ -66,24 +86,15 @@ static int keep(struct package_reader *r, char **to, struct slice value, struct 
 static int end_package(struct package_reader *r, struct error *err)
 {
     struct package *p = &r->now;
-    struct package_list *l = r->to;
     bool some = p->name || p->version || p->arch || p->source || p->maintainer || p->license;
+    int rc = 0;
 
-    if (some && !r->absent) {
-        if (!p->name || !p->version)
-            return error_set(err, ERR_INVALID, "line %u: a package without %s", r->number,
-                             p->name ? "a version" : "a name");
-        if (l->count == PACKAGES_MAX)
-            return error_set(err, ERR_LIMIT, "more than %d packages", PACKAGES_MAX);
-        if ((l->count & (l->count - 1)) == 0)
-            l->items = xreallocarray(l->items, l->count ? 2 * l->count : 1, sizeof(*l->items));
-        p->kind = r->kind;
-        l->items[l->count++] = *p;
-        *p = (struct package){0};
-    }
+    p->kind = r->kind;
+    if (some && !r->absent)
+        rc = package_list_add(r->to, p, err);
     package_free(p);
     r->absent = false;
-    return 0;
+    return rc < 0 ? error_wrap(err, "line %u", r->number) : 0;
 }
 
 /* "want flag status": only the last word counts. */

@@ -32,39 +32,55 @@ static int escape(struct buf *out, const char *text)
     return 0;
 }
 
+/* "?key=" or "&key=" and the value. */
+static int qualify(struct buf *out, char *mark, const char *key, const char *value)
+{
+    int rc = buf_printf(out, "%c%s=", *mark, key) < 0 || escape(out, value) < 0 ? -1 : 0;
+
+    *mark = '&';
+    return rc;
+}
+
 /* pkg:deb/debian/NAME@VERSION?arch=ARCH&distro=debian-12 */
 static int purl(const struct package_list *l, const struct package *p, struct buf *out)
 {
-    bool deb = p->kind == PACKAGE_DEB;
-    const char *os = l->os_id ? l->os_id : deb ? "debian" : "alpine";
+    static const char *const types[] = {"deb", "apk", "rpm"};
+    static const char *const families[] = {"debian", "alpine", NULL};
+    const char *os = l->os_id ? l->os_id : families[p->kind];
+    /* The epoch of rpm stands apart. */
+    const char *colon = p->kind == PACKAGE_RPM ? strchr(p->version, ':') : NULL;
+    AUTO_FREE char *epoch = colon ? xstrndup(p->version, (size_t)(colon - p->version)) : NULL;
+    AUTO_FREE char *distro = os && l->os_version ? xasprintf("%s-%s", os, l->os_version) : NULL;
     char mark = '?';
 
-    if (buf_printf(out, "pkg:%s/", deb ? "deb" : "apk") < 0 || escape(out, os) < 0 ||
-        buf_append_byte(out, '/') < 0 || escape(out, p->name) < 0 ||
-        buf_append_byte(out, '@') < 0 || escape(out, p->version) < 0)
+    if (buf_printf(out, "pkg:%s/", types[p->kind]) < 0 ||
+        (os && (escape(out, os) < 0 || buf_append_byte(out, '/') < 0)) ||
+        escape(out, p->name) < 0 || buf_append_byte(out, '@') < 0 ||
+        escape(out, colon ? colon + 1 : p->version) < 0)
         return -1;
-    if (p->arch) {
-        if (buf_append_str(out, "?arch=") < 0 || escape(out, p->arch) < 0)
-            return -1;
-        mark = '&';
-    }
-    if (!l->os_id || !l->os_version)
-        return 0;
-    return buf_printf(out, "%cdistro=%s-%s", mark, os, l->os_version);
+    if ((p->arch && qualify(out, &mark, "arch", p->arch) < 0) ||
+        (epoch && qualify(out, &mark, "epoch", epoch) < 0) ||
+        (distro && qualify(out, &mark, "distro", distro) < 0))
+        return -1;
+    return 0;
 }
 
 /* ---- parts ---- */
 
 /*
- * "Person: NAME (EMAIL)" of "NAME <EMAIL>". Parentheses are the format's own. False when it does
- * not have that form.
+ * "Person: NAME (EMAIL)" of "NAME <EMAIL>", or "Organization: VENDOR". Parentheses are the format's
+ * own. False when it does not have that form.
  */
-static bool supplier(const char *maintainer, struct buf *out)
+static bool supplier(const struct package *p, struct buf *out)
 {
+    const char *maintainer = p->maintainer;
     const char *open = maintainer ? strchr(maintainer, '<') : NULL;
     const char *close = open ? strchr(open, '>') : NULL;
     size_t name = open ? (size_t)(open - maintainer) : 0;
 
+    if (maintainer && p->kind == PACKAGE_RPM)
+        return strcspn(maintainer, "()") == strlen(maintainer) &&
+               buf_printf(out, "Organization: %s", maintainer) == 0;
     while (name && maintainer[name - 1] == ' ')
         name--;
     if (!close || name == 0 || close == open + 1 || close[1] ||
@@ -101,7 +117,7 @@ static void put_package(struct json_writer *w, const struct package_list *l, siz
     put(w, "SPDXID", id);
     put(w, "name", p->name);
     put(w, "versionInfo", p->version);
-    put(w, "supplier", supplier(p->maintainer, &who) ? buf_cstr(&who) : NONE);
+    put(w, "supplier", supplier(p, &who) ? buf_cstr(&who) : NONE);
     put(w, "downloadLocation", NONE);
     json_put_key(w, "filesAnalyzed");
     json_put_bool(w, false);
@@ -178,8 +194,10 @@ static void put_document(struct json_writer *w, const struct sbom_input *in, con
     put(w, "SPDXID", "SPDXRef-DOCUMENT");
     put(w, "name", in->name);
     put(w, "documentNamespace", namespace);
-    if (in->packages->has_rpm)
-        put(w, "comment", "The image has a database of rpm packages, which are not listed here.");
+    if (in->packages->rpm_unread)
+        put(w, "comment",
+            "The image has a database of rpm packages in a form that is not read; they are missing "
+            "here.");
     put_creation(w, in);
     json_put_key(w, "packages");
     json_put_array(w);

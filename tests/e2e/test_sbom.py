@@ -1,10 +1,13 @@
 """What build --sbom and --provenance write: the packages that the databases in an image name, and what went into the EIF.
 A validator of others reads it in tests/peers/test_sbom.py."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import sqlite3
+import struct
 
 import pytest
 
@@ -114,11 +117,67 @@ def test_apk(where, sbom):
     assert doc["packages"][1]["licenseComments"] == "the package says: GPL-2.0-only AND bzip2-1.0.6"
 
 
-def test_none_and_rpm_are_told(sbom):
+def rpm_header(name="bash", version="5.2", release="1.fc39", epoch=None, **more):
+    """What rpm keeps of a package: entries of tag, type, offset and count, then the values."""
+    tags = {1000: name, 1001: version, 1002: release, 1022: "x86_64", 1014: "GPLv3+", 1011: "Test Project", **more.get("tags", {})}
+    data, entries = b"", b""
+    for tag, value in tags.items():
+        entries += struct.pack(">4I", tag, 6, len(data), 1)
+        data += value.encode() + b"\0"
+    if epoch is not None:
+        data += bytes(-len(data) % 4)
+        entries += struct.pack(">4I", 1003, 4, len(data), 1)
+        data += struct.pack(">I", epoch)
+    return struct.pack(">2I", len(entries) // 16, len(data)) + entries + data
+
+
+def rpm_db(path, *rows, make="CREATE TABLE 'Packages' (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL)"):
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(make)
+        for row in rows:
+            db.execute("INSERT INTO Packages (blob) VALUES (?)", (row,))
+        db.commit()
+    return path.read_bytes()
+
+
+def test_rpm(sbom, tmp_path):
+    big = rpm_header("big", tags={1015: "x" * 200000})
+    db = rpm_db(tmp_path / "db", rpm_header("gpg-pubkey"), big, rpm_header(epoch=1), rpm_header("no-release", release=""))
+    doc = sbom(f("usr/lib/sysimage/rpm/rpmdb.sqlite", db), f("usr/lib/sysimage/rpm/rpmdb.sqlite-wal"), d("var/lib"),
+               sym("var/lib/rpm", "../../usr/lib/sysimage/rpm"), f("etc/os-release", "ID=fedora\nVERSION_ID=39\n"))
+    assert listed(doc) == [("bash", "1:5.2-1.fc39", "pkg:rpm/fedora/bash@5.2-1.fc39?arch=x86_64&epoch=1&distro=fedora-39"),
+                           ("big", "5.2-1.fc39", "pkg:rpm/fedora/big@5.2-1.fc39?arch=x86_64&distro=fedora-39"),
+                           ("no-release", "5.2", "pkg:rpm/fedora/no-release@5.2?arch=x86_64&distro=fedora-39")]
+    assert doc["packages"][1]["supplier"] == "Organization: Test Project" and "comment" not in doc
+
+
+@pytest.mark.parametrize("rows, make, said", [
+    ([b""], None, "not the header"), ([b"\xff" * 64], None, "not the header"), ([rpm_header()[:40]], None, "not the header"),
+    ([rpm_header(version="")], None, "without a version"), ([rpm_header(name="x" * 2000)], None, "more than 1024"),
+    ([struct.pack(">6I", 1, 4, 1000, 6, 0xffffffff, 1) + b"abcd"], None, "without a name"),
+    ([], "CREATE TABLE Other (blob)", "no table of packages"), ([], "CREATE VIEW Packages AS SELECT x'00' AS blob", "no table of packages"),
+    ([], "CREATE VIRTUAL TABLE Packages USING fts5(blob)", "no table of packages"),
+    ([], "CREATE TABLE Packages (other)", "SQLite cannot read it")])
+def test_rpm_databases_that_are_none(rows, make, said, sbom, tmp_path):
+    db = rpm_db(tmp_path / "db", *rows, **({"make": make} if make else {}))
+    message = sbom(f("var/lib/rpm/rpmdb.sqlite", db), check=1)
+    assert said in message and "/var/lib/rpm/rpmdb.sqlite" in message
+
+
+def test_rpm_database_that_was_damaged(sbom, tmp_path):
+    db = rpm_db(tmp_path / "db", *(rpm_header(f"p{i}") for i in range(200)))
+    for n, bad in enumerate((b"x", b"x" * 5000, db[:4096], db[:16] + b"\0" * 200 + db[216:], db[:-4096] + b"\xff" * 4096)):
+        assert "/var/lib/rpm/rpmdb.sqlite" in sbom(f("var/lib/rpm/rpmdb.sqlite", bad), check=1, name=f"bad{n}")
+
+
+def test_what_is_missing_is_told(sbom, tmp_path):
     doc = sbom()
     assert listed(doc) == [] and "no package database" in doc["stderr"] and "comment" not in doc
-    doc = sbom(f("var/lib/rpm/rpmdb.sqlite", "x"), name="rpm")
-    assert "rpm packages" in doc["stderr"] and "rpm" in doc["comment"]
+    rpm = [f("var/lib/rpm/rpmdb.sqlite", rpm_db(tmp_path / "db", rpm_header())), f("var/lib/rpm/rpmdb.sqlite-wal", "x")]
+    for n, entries in enumerate((rpm, [f("var/lib/rpm/Packages", "x")], [f("usr/lib/sysimage/rpm/Packages.db", "x")])):
+        doc = sbom(*entries, name=f"rpm{n}")
+        assert "lacks rpm packages" in doc["stderr"] and "rpm" in doc["comment"] and listed(doc) == []
 
 
 def test_equal_bytes(sbom, tmp_path):

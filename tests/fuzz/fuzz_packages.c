@@ -1,6 +1,6 @@
 /*
- * First byte: 0 a dpkg database, 1 apk's, and where it is cut in two. What comes out goes into a
- * bill of materials, which has to be JSON.
+ * First byte: 0 a dpkg database, 1 apk's, and where it is cut in two; 2 a package header of rpm.
+ * What comes out goes into a bill of materials, which has to be JSON.
  */
 #include "oci/sbom.h"
 
@@ -34,8 +34,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size == 0)
         return 0;
-    r = package_reader_new(data[0] & 1 ? PACKAGE_APK : PACKAGE_DEB, &l);
-    cut = 1 + (data[0] >> 1) % size;
+    if (data[0] % 3 == PACKAGE_RPM) {
+        if (packages_read_rpm_header(slice_of(data + 1, size - 1), &l, NULL) == 0)
+            write_it(&l);
+        return 0;
+    }
+    r = package_reader_new(data[0] % 3, &l);
+    cut = 1 + (data[0] / 3) % size;
     rc = package_reader_feed(r, slice_of(data + 1, cut - 1), NULL);
     if (rc == 0)
         rc = package_reader_feed(r, slice_of(data + cut, size - cut), NULL);

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 
 import pytest
@@ -50,6 +51,41 @@ def test_packages_of_this_machine(capsule, tmp_path):
 def test_odd_packages_of_apk(capsule, tmp_path):
     document = made(capsule, tmp_path, f("lib/apk/db/installed", APK))
     assert [p.name for p in document.packages] == ["capsule-test:latest", "musl", "odd"]
+
+
+SPEC = """Name: {0}
+Version: 1.2~rc1
+Release: 3%{{?dist}}
+{1}
+Summary: s
+License: MIT AND (GPL-2.0-or-later)
+Vendor: Test Project
+BuildArch: noarch
+%description
+x
+%files
+"""
+
+
+@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="needs rpm (tools/deps peers)")
+def test_packages_that_rpm_installed(capsule, tmp_path):
+    """rpm writes the database, with a log beside it while it is open; what it lists itself is what is wanted."""
+    db = tmp_path / "root/var/lib/rpm"
+    db.mkdir(parents=True)
+    rpm = ["rpm", "--root", tmp_path / "root", "--dbpath", "/var/lib/rpm"]
+    for name, more in (("plain", ""), ("with-epoch++", "Epoch: 7"), *((f"p{i}", "") for i in range(30))):
+        (tmp_path / "a.spec").write_text(SPEC.format(name, more))
+        subprocess.run(["rpmbuild", "-bb", "--quiet", "-D", f"_topdir {tmp_path}/build", tmp_path / "a.spec"], check=True,
+                       capture_output=True)
+    subprocess.run([*rpm, "-i", "--justdb", "--nodeps", *(tmp_path / "build/RPMS/noarch").iterdir()], check=True, capture_output=True)
+    told = subprocess.run([*rpm, "-qa", "--qf", "%{NAME} %|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\n"], check=True,
+                          capture_output=True, text=True).stdout
+    document = made(capsule, tmp_path, *(f(f"usr/lib/sysimage/rpm/{x.name}", x.read_bytes()) for x in db.iterdir()),
+                    f("etc/os-release", "ID=fedora\nVERSION_ID=39\n"))
+    assert sorted(f"{p.name} {p.version}" for p in document.packages[1:]) == sorted(told.splitlines()) and len(told.splitlines()) == 32
+    [epoch] = [p for p in document.packages if p.name == "with-epoch++"]
+    assert epoch.external_references[0].locator == "pkg:rpm/fedora/with-epoch%2B%2B@1.2~rc1-3?arch=noarch&epoch=7&distro=fedora-39"
+    assert epoch.supplier.name == "Test Project" and "GPL-2.0-or-later" in epoch.license_comment
 
 
 def test_nothing_listed(capsule, tmp_path):
