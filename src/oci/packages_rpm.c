@@ -134,7 +134,7 @@ static int count_steps(void *arg)
 
 static int fails(const struct database *d, struct error *err)
 {
-    return error_set(err, ERR_INVALID, "SQLite cannot read it: %s", sqlite3_errmsg(d->db));
+    return error_set(err, ERR_INVALID, "SQLite cannot read it: %.200s", sqlite3_errmsg(d->db));
 }
 
 /* The file is somebody else's: nothing in it may make SQLite do more than read a table. */
@@ -182,6 +182,21 @@ static int prepare(struct database *d, const char *sql, struct error *err)
     return sqlite3_prepare_v2(d->db, sql, -1, &d->query, NULL) == SQLITE_OK ? 0 : fails(d, err);
 }
 
+/* A damaged database may be read without an error, and lack some of its rows. */
+static int check_pages(struct database *d, struct error *err)
+{
+    const char *text;
+
+    if (prepare(d, "PRAGMA quick_check(1)", err) < 0)
+        return -1;
+    if (sqlite3_step(d->query) != SQLITE_ROW)
+        return fails(d, err);
+    text = (const char *)sqlite3_column_text(d->query, 0);
+    return text && strcmp(text, "ok") == 0
+               ? 0
+               : error_set(err, ERR_INVALID, "it is damaged: %.200s", text ? text : "");
+}
+
 /* An ordinary table has a page where it begins; virtual tables have none. */
 static int check_table(struct database *d, struct error *err)
 {
@@ -201,7 +216,7 @@ int packages_read_rpm(int fd, uint64_t size, struct package_list *to, struct err
     int rc;
 
     if (open_database(&d, fd, size, err) < 0 || check_table(&d, err) < 0 ||
-        prepare(&d, "SELECT blob FROM Packages", err) < 0)
+        check_pages(&d, err) < 0 || prepare(&d, "SELECT blob FROM Packages", err) < 0)
         return -1;
     while ((rc = sqlite3_step(d.query)) == SQLITE_ROW) {
         const void *blob = sqlite3_column_blob(d.query, 0);
