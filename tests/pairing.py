@@ -31,11 +31,12 @@ class Pair:
         self.processes = []
         self.runtime_process = self.shell_process = None
 
-    def runtime(self, *argv, options=(), files=None):
+    def runtime(self, *argv, options=(), files=None, wrap=()):
+        """`wrap` is a command that executes the runtime, whose command line is behind it."""
         fd = os.open(self.dir, os.O_PATH)
         before = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None
         self.runtime_process = subprocess.Popen(
-            [BIN / "capsule-runtime", "--config-dir", self.config, "--no-bootstrap", "--carrier",
+            [*wrap, BIN / "capsule-runtime", "--config-dir", self.config, "--no-bootstrap", "--carrier",
              f"unix:{fd}", "--cid", "16", "--clock", "measure", *options, *(["--", *argv] if argv else [])],
             pass_fds=[fd], stderr=subprocess.PIPE, preexec_fn=before)
         os.close(fd)

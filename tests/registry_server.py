@@ -64,11 +64,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Registry:
     """
-    Serves a layout at /v2/team/app, and takes what is pushed to any repository: `blobs` and `manifests` by (repository, digest
-    or tag), `uploads` under way. `rules` are called first with each request and answer it by returning True.
+    Serves a layout in every repository, or in `repository` alone, and takes what is pushed to any: `blobs` and `manifests` by
+    (repository, digest or tag), `uploads` under way. `rules` are called first with each request and answer it by returning True.
     """
 
-    def __init__(self, layout=None):
+    def __init__(self, layout=None, repository=None):
+        self.repository = repository
         self.layout, self.rules, self.seen, self.asked = layout, [], [], []
         self.tags = {"t": layout.manifests[0]["digest"]} if layout else {}
         self.blobs, self.manifests, self.uploads, self.lists_referrers = {}, {}, {}, False
@@ -86,7 +87,7 @@ class Registry:
 
     def blob(self, path):
         which = path.split("?")[0].rsplit("/", 1)[1]
-        if not self.layout:
+        if not self.layout or (self.repository and not path.startswith(f"/v2/{self.repository}/")):
             return None
         name = self.layout.path / "blobs/sha256" / self.tags.get(which, which)[7:]
         return name.read_bytes() if name.is_file() else None
@@ -132,8 +133,9 @@ class Registry:
     def serve_upload(self, h, name, which, query):
         if h.command == "POST":
             mount = query.get("mount")
-            if mount and (query["from"], mount) in self.blobs:
-                self.blobs[name, mount] = self.blobs[query["from"], mount]
+            theirs = mount and (self.blobs.get((query["from"], mount)) or self.blob(f"/v2/{query['from']}/blobs/{mount}"))
+            if theirs:
+                self.blobs[name, mount] = theirs
                 return h.answer(201, headers=[("Location", f"/v2/{name}/blobs/{mount}"), ("Docker-Content-Digest", mount)])
             with self.lock:
                 which = f"u{len(self.uploads)}"

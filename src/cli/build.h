@@ -59,7 +59,6 @@ struct build {
     struct store *store;
     struct release_base base;
     struct stored_image stored;
-    struct digest release_id;
 };
 
 /* True when the build ends with the EIF, in a file. */

@@ -112,7 +112,7 @@ static int store_images(struct build *b, struct error *err)
     b->eif = in.eif.digest;
     fill_labels(b, &in.eif, &labels);
     in.label_count = labels.count;
-    if (release_store(b->store, b->manifest->target, &in, &b->stored, &b->release_id, err) < 0)
+    if (release_store(b->store, b->manifest->target, &in, &b->stored, err) < 0)
         return error_wrap(err, "making the release image");
     return store_collect(b->store, NULL, err);
 }
@@ -138,8 +138,8 @@ int build_release(struct build *b, struct error *err)
         return -1;
     if (send(b, err) == 0)
         return 0;
-    return error_hint(err,
-                      "it is built, as %s in the local store: capsule-cli copy %s DEST sends "
-                      "it again",
-                      b->manifest->target, b->manifest->target);
+    log_warn("build",
+             "it is built and in the local store: capsule-cli copy IMAGE DEST sends it again",
+             kv_str("image", b->manifest->target));
+    return -1;
 }

@@ -72,7 +72,8 @@ static json_t *result_json(const struct build *b, struct error *err)
     }
     json_object_set_new(top, "Measurements", pcrs);
     if (!build_is_eif_only(b))
-        json_object_set_new(top, "Image", image_json(&b->release_id, b->manifest->target, NULL));
+        json_object_set_new(top, "Image",
+                            image_json(&b->stored.release_id, b->manifest->target, NULL));
     return top;
 }
 

@@ -58,7 +58,7 @@ const struct subcommand cmd_copy = {
     .name = "copy",
     .synopsis = "[--cacert FILE]... [--insecure] IMAGE DEST",
     .summary = "Send a built image somewhere else, byte for byte as it was built",
-    .help = "  IMAGE              name, or sha256:... of its OCI manifest, in the local store\n"
+    .help = "  IMAGE              name, or ID (sha256:...), of an image in the local store\n"
             "  DEST               as --output of build: oci:DIR[:TAG], oci-archive:FILE[:TAG],\n"
             "                     docker-archive:FILE[:NAME:TAG], docker-daemon:NAME:TAG or\n"
             "                     docker://[HOST/]NAME[:TAG]\n"

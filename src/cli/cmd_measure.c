@@ -236,7 +236,10 @@ const struct subcommand cmd_verify = {
     .summary = "Compare the PCRs of a release image with what they should be",
     .help = IMAGE_HELP
     "      --expect FILE  what build or measure printed: every PCR in it must agree\n"
-    "      --pcr0 HEX     ... and so on: this PCR must have this value\n" REGISTRY_HELP
+    "      --pcr0 HEX     this PCR must have this value\n"
+    "      --pcr1 HEX     likewise\n"
+    "      --pcr2 HEX     likewise\n"
+    "      --pcr8 HEX     likewise\n" REGISTRY_HELP
     "\nExit status: 0 all agree; 1 something differs, or cannot be read; 2 wrong usage.\n",
     .run = run_verify,
 };

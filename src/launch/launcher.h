@@ -14,7 +14,15 @@
 #include "base/log.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+/* A host mount that the shell serves; strings as in the manifest. */
+struct launch_mount {
+    const char *name;
+    const char *path; /* absolute, below /mnt */
+    bool read_only;
+};
 
 struct launch_request {
     const char *eif_path;   /* for messages, and opened when eif_fd is -1 */
@@ -31,6 +39,9 @@ struct launch_request {
     const char *carrier_dir;
     int carrier_door; /* with carrier_dir: the listening v.sock in it; stays the caller's */
     uint32_t cid;
+    /* For launchers whose enclave cannot mount by itself (the sandbox); others ignore them. */
+    const struct launch_mount *mounts;
+    size_t mount_count;
     int verbosity; /* how many -v the runtime gets */
     enum log_format log_format;
     /*
@@ -39,6 +50,11 @@ struct launch_request {
      */
     bool (*keep_going)(void *arg);
     void *arg;
+    /*
+     * With AF_VSOCK. Set by a start() that failed where another CID may help: this one was refused,
+     * or the reason is not clear and is none of memory, CPUs and image. May be NULL.
+     */
+    bool *other_cid;
 };
 
 /* One started enclave; each launcher has its own form of it. */
@@ -130,13 +146,14 @@ const struct launcher_ops *launcher_choose(const char *name, struct error *err);
  *
  *   /sbin/capsule-runtime --config-dir /etc/capsule --launch /proc/self/fd/4
  *       --carrier unix:3:5 --cid 16 --soft-nsm --clock measure [-v]... [--log-format json]
+ *       [--mount-fds NAME=7,8,9,10]...
  *
  * with an empty environment, in "/", as uid 0 of a user namespace, in a session of its own, umask
  * 022, default signal actions, nothing blocked. Descriptors: 0 /dev/null, 1 and 2 the console pipe,
  * 3 the carrier directory (O_PATH, a detached read-only mount: `..` stays inside), 4 launch.json (a
- * sealed memory file), 5 its listening v.sock. The runtime sets CLOEXEC on 3 to 5 and
- * PR_SET_DUMPABLE 0 before it starts the app, so that the app, which is uid 0 too but has no
- * CAP_SYS_PTRACE, cannot reach them.
+ * sealed memory file), 5 its listening v.sock, from 7 on those of /dev/fuse whose host mounts stand
+ * already. The runtime sets CLOEXEC on all of them and PR_SET_DUMPABLE 0 before it starts the app,
+ * so that the app, which is uid 0 too but has no CAP_SYS_PTRACE, cannot reach them.
  *   - lo is up already; CAP_NET_ADMIN is there all the same.
  *   - RNDADDENTROPY is refused (EPERM): it needs the machine's own root. The pool is the host's.
  *   - setgroups() is refused where /proc/self/setgroups says "deny" (an ordinary user without a

@@ -237,10 +237,11 @@ static int spawn(struct launched *l, struct enter_plan *plan, struct error *err)
     return rc;
 }
 
-#define ARGS_MAX 24
+#define ARGS_MAX 24 /* without host mounts */
 
 /* The runtime's command line; `text` holds what is made here. */
-static void make_argv(const struct launch_request *req, char text[3][32], const char **argv)
+static void make_argv(const struct launch_request *req, const struct fuse_plan *fuse,
+                      char text[3][32], const char **argv)
 {
     unsigned int n = 0;
 
@@ -267,6 +268,10 @@ static void make_argv(const struct launch_request *req, char text[3][32], const 
         argv[n++] = "--log-format";
         argv[n++] = "json";
     }
+    for (size_t i = 0; i < fuse->count; i++) {
+        argv[n++] = "--mount-fds";
+        argv[n++] = fuse->places[i].option;
+    }
     argv[n] = NULL;
 }
 
@@ -275,7 +280,8 @@ static int run_runtime(const struct launch_request *req, struct launched *l, str
     AUTO_FREE char *mount_point = xasprintf("%s/mnt", l->run.path);
     AUTO_FREE char *disk = xasprintf("%s/disk", l->run.path);
     AUTO_FD int launch = seal_launch(&l->image.launch, err), console = -1;
-    const char *argv[ARGS_MAX];
+    CLEANUP(fuse_plan_free) struct fuse_plan fuse = {0};
+    AUTO_FREE const char **argv = xcalloc(ARGS_MAX + 2 * req->mount_count, sizeof(*argv));
     char text[3][32];
     struct enter_plan plan = {
         .map = &l->map,
@@ -287,10 +293,11 @@ static int run_runtime(const struct launch_request *req, struct launched *l, str
         .door_fd = req->carrier_dir ? req->carrier_door : -1,
         .cpu_count = req->cpu_count,
         .cpu_offset = req->cid,
+        .fuse = &fuse,
         .argv = (char *const *)(uintptr_t)argv,
     };
 
-    if (launch < 0)
+    if (launch < 0 || fuse_plan_make(req, SANDBOX_FD_FUSE, &fuse, err) < 0)
         return -1;
     console = console_open(&l->console, err);
     if (console < 0)
@@ -299,7 +306,7 @@ static int run_runtime(const struct launch_request *req, struct launched *l, str
     /* Half of the memory for each of /, /run, /tmp and /dev/shm, as the enclave's kernel does. */
     snprintf(plan.size, sizeof(plan.size), "%llu", (unsigned long long)req->memory_mb << 19);
     snprintf(plan.inodes, sizeof(plan.inodes), "%llu", (unsigned long long)req->memory_mb << 7);
-    make_argv(req, text, argv);
+    make_argv(req, &fuse, text, argv);
     return spawn(l, &plan, err);
 }
 

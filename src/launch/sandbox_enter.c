@@ -125,10 +125,13 @@ static int forget_parent(struct error *err)
     return 0;
 }
 
-/* 0 to 5 as launcher.h says and `sync` at 6, closed on exec; nothing else stays open. */
+_Static_assert(FD_SYNC + 1 == SANDBOX_FD_FUSE, "descriptors of FUSE follow");
+
+/* As launcher.h says, with `sync` at 6, closed on exec; nothing else stays open. */
 static int place_fds(const struct enter_plan *plan, int carrier, int *sync, struct error *err)
 {
-    int from[FD_SYNC + 1], null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int from[SANDBOX_FD_FUSE + SANDBOX_FUSE_MAX], null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int count = SANDBOX_FD_FUSE;
 
     if (null < 0)
         return error_sys(err, errno, "opening /dev/null in the sandbox");
@@ -138,18 +141,21 @@ static int place_fds(const struct enter_plan *plan, int carrier, int *sync, stru
     from[SANDBOX_FD_LAUNCH] = plan->launch_fd;
     from[SANDBOX_FD_DOOR] = plan->door_fd >= 0 ? plan->door_fd : null;
     from[FD_SYNC] = *sync;
+    for (size_t i = 0; i < plan->fuse->count; i++)
+        for (size_t lane = 0; lane < plan->fuse->lanes; lane++)
+            from[count++] = plan->fuse->places[i].fds[lane];
     /* First out of each other's way. The sync descriptor moves too: failures are told there. */
-    for (int i = 0; i <= FD_SYNC; i++) {
-        from[i] = fcntl(from[i], F_DUPFD_CLOEXEC, 16);
+    for (int i = 0; i < count; i++) {
+        from[i] = fcntl(from[i], F_DUPFD_CLOEXEC, count);
         if (from[i] < 0)
             return error_sys(err, errno, "placing the sandbox's descriptors");
     }
     *sync = from[FD_SYNC];
-    for (int i = 0; i <= FD_SYNC; i++)
+    for (int i = 0; i < count; i++)
         if (dup3(from[i], i, i == FD_SYNC ? O_CLOEXEC : 0) < 0)
             return error_sys(err, errno, "placing the sandbox's descriptors");
     *sync = FD_SYNC;
-    if (syscall(SYS_close_range, FD_SYNC + 1, ~0u, 0) < 0)
+    if (syscall(SYS_close_range, (unsigned int)count, ~0u, 0) < 0)
         return error_sys(err, errno, "closing the shell's descriptors in the sandbox");
     return 0;
 }
@@ -204,7 +210,7 @@ static int move_in(const struct enter_plan *plan, struct enter_report *r, int *c
     /* Here for the time up to the change of identity, which clears it, and once more after that. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return error_sys(&r->err, errno, "tying the sandbox to its launcher");
-    if (open_places(plan, &places, &r->err) < 0)
+    if (open_places(plan, &places, &r->err) < 0 || fuse_plan_open(plan->fuse, &r->err) < 0)
         return -1;
     wait_for_parent(plan->sync_fd, r);
     if (idmap_enter(plan->map, &r->err) < 0)

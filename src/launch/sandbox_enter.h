@@ -8,6 +8,7 @@
 #define CAPSULE_LAUNCH_SANDBOX_ENTER_H
 
 #include "launch/idmap.h"
+#include "launch/sandbox_fuse.h"
 
 #include <sys/types.h>
 
@@ -15,6 +16,7 @@
 #define SANDBOX_FD_CARRIER 3
 #define SANDBOX_FD_LAUNCH  4
 #define SANDBOX_FD_DOOR    5
+#define SANDBOX_FD_FUSE    7 /* and above; 6 closes on the way */
 
 struct enter_plan {
     const struct idmap *map;
@@ -28,6 +30,7 @@ struct enter_plan {
     char inodes[32];
     unsigned int cpu_count;
     unsigned int cpu_offset; /* which CPUs of those we may use come first */
+    const struct fuse_plan *fuse;
     char *const *argv;
 };
 

@@ -2,9 +2,11 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "vsock/mountproto.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
@@ -148,25 +150,59 @@ static int make_root(const struct enter_plan *plan, const struct mount_places *p
 
 /* ---- what goes into it ---- */
 
-/*
- * A directory of the image to mount on, made when it is missing. The image may have symbolic links
- * there: they lead to places in the image, never out.
- */
-static int open_inside(int root, const char *name, struct error *err)
+static int find_inside(int root, const char *name)
 {
     const struct open_how how = {
         .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
         .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
     };
-    int fd = (int)syscall(SYS_openat2, root, name, &how, sizeof(how));
 
-    if (fd < 0 && errno == ENOENT && mkdirat(root, name, 0755) == 0)
-        fd = (int)syscall(SYS_openat2, root, name, &how, sizeof(how));
+    return (int)syscall(SYS_openat2, root, name, &how, sizeof(how));
+}
+
+/*
+ * A directory of the image to mount on, made when it is missing. The image may have symbolic links
+ * there: they lead to places in the image, never out. `above` is the directory that has or gets it.
+ */
+static int open_below(int root, int above, const char *name, struct error *err)
+{
+    const char *slash = strrchr(name, '/');
+    int fd = find_inside(root, name);
+
+    if (fd < 0 && errno == ENOENT && mkdirat(above, slash ? slash + 1 : name, 0755) == 0)
+        fd = find_inside(root, name);
     if (fd < 0) {
         error_sys(err, errno, "mounting on /%s of the image", name);
         error_hint(err, "it has to be a directory, or not be there");
     }
     return fd;
+}
+
+static int open_inside(int root, const char *name, struct error *err)
+{
+    return open_below(root, root, name, err);
+}
+
+/* The same for a path of several parts, each of which may have to be made. */
+static int open_path_inside(int root, const char *path, struct error *err)
+{
+    AUTO_FD int above = -1;
+    char name[PATH_MAX];
+    const char *end = path;
+    int fd;
+
+    if (strlen(path) >= sizeof(name))
+        return error_sys(err, ENAMETOOLONG, "mounting on a path of the image");
+    for (;;) {
+        end = strchrnul(end, '/');
+        memcpy(name, path, (size_t)(end - path));
+        name[end - path] = 0;
+        fd = open_below(root, above < 0 ? root : above, name, err);
+        if (fd < 0 || !*end++)
+            return fd;
+        fd_close(&above);
+        above = fd;
+    }
 }
 
 /* Mounts on ROOT/NAME; the result is the mount's fd, which the caller closes, or -1. */
@@ -291,6 +327,37 @@ static int make_rest(const struct enter_plan *plan, int root, struct error *err)
     return tmp < 0 ? -1 : 0;
 }
 
+/* The same mount as the runtime makes where it may (enclave/mount_fuse.c). */
+static int make_host_mount(const struct fuse_place *place, size_t lanes, int root,
+                           struct error *err)
+{
+    char fd_text[16], most[16];
+    const struct option options[] = {{"source", place->source}, {"subtype", "hostfs"},
+                                     {"fd", fd_text},           {"rootmode", "40755"},
+                                     {"user_id", "0"},          {"group_id", "0"},
+                                     {"allow_other", NULL},     {"default_permissions", NULL},
+                                     {"max_read", most},        {0}};
+    AUTO_FD int at = open_path_inside(root, place->path, err);
+    AUTO_FD int fd = -1;
+
+    snprintf(fd_text, sizeof(fd_text), "%d", place->fds[0]);
+    snprintf(most, sizeof(most), "%u", MOUNT_IO_MAX);
+    if (at < 0)
+        return -1;
+    fd = make_mount("fuse", options, QUIET | (place->read_only ? MOUNT_ATTR_RDONLY : 0), err);
+    if (fd < 0 || attach(fd, at, "", place->path, err) < 0)
+        return -1;
+    return fuse_place_clone(place, lanes, err);
+}
+
+static int make_host_mounts(const struct fuse_plan *fuse, int root, struct error *err)
+{
+    for (size_t i = 0; i < fuse->count; i++)
+        if (make_host_mount(&fuse->places[i], fuse->lanes, root, err) < 0)
+            return -1;
+    return 0;
+}
+
 /* Read-only: connecting to a socket needs no more, and no name in it can be made or replaced. */
 static int make_carrier(int dir, int *carrier, struct error *err)
 {
@@ -333,6 +400,7 @@ int sandbox_mount_all(const struct enter_plan *plan, const struct mount_places *
     }
     root = make_root(plan, places, disk_upper, err);
     if (root < 0 || make_dev(plan, root, err) < 0 || make_rest(plan, root, err) < 0 ||
+        make_host_mounts(plan->fuse, root, err) < 0 ||
         make_carrier(places->carrier, carrier, err) < 0)
         return -1;
     return swap_root(root, err);

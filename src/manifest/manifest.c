@@ -202,18 +202,12 @@ bool manifest_helios_active(const struct manifest *m)
 
 /* ---- for the build ---- */
 
-static bool has_mounts(const struct manifest *m)
-{
-    return m->storage.mounts.count > 0;
-}
-
 /* What the manifest can ask for and this version cannot do. A row goes when its service comes. */
 static const struct {
     bool (*wanted)(const struct manifest *m);
     size_t member; /* of struct manifest: what the author wrote */
 } unavailable[] = {
     {manifest_s3_active, offsetof(struct manifest, storage.s3)},
-    {has_mounts, offsetof(struct manifest, storage.mounts)},
     {manifest_kms_active, offsetof(struct manifest, kms_integration)},
     {manifest_helios_active, offsetof(struct manifest, helios_rpc)},
 };

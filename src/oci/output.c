@@ -5,6 +5,7 @@
 #include "oci/engine.h"
 #include "oci/push.h"
 #include "oci/reference.h"
+#include "oci/registry_hosts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -164,11 +165,15 @@ static int send_engine(const struct place *p, const struct content_image *image,
 static int check_registry(const struct place *p, struct error *err)
 {
     AUTO_REFERENCE struct reference ref = {0};
+    AUTO_FREE char *host = NULL;
 
     if (strncmp(p->path, "//", 2) != 0)
         return error_set(err, ERR_USAGE, "two slashes belong before the name: docker://%s",
                          p->path);
-    return reference_parse(slice_str(p->path + 2), &ref, err);
+    if (reference_parse(slice_str(p->path + 2), &ref, err) < 0)
+        return -1;
+    host = ref.host ? xstrdup(ref.host) : registry_default_host(err);
+    return host ? 0 : -1;
 }
 
 static int send_registry(const struct place *p, const struct content_image *image, const char *name,

@@ -104,7 +104,10 @@ static const char *digest_part(const char *repo_digest)
     return at ? at + 1 : NULL;
 }
 
-/* A reference without its transport; NULL for a path, which means nothing on another machine. */
+/*
+ * A reference without its transport; NULL for a path, which means nothing on another machine. The
+ * digest, when it is pinned, has an annotation of its own.
+ */
 static const char *registry_name(const char *reference)
 {
     static const char *const prefixes[] = {"docker://", "docker-daemon:"};
@@ -135,7 +138,7 @@ static json_t *make_manifest(const struct release_input *in, const struct stored
                         json_string(release_time(in->mtime, created)));
     if (base_name)
         json_object_set_new(annotations, "org.opencontainers.image.base.name",
-                            json_string(base_name));
+                            json_stringn(base_name, strcspn(base_name, "@")));
     if (base_digest)
         json_object_set_new(annotations, "org.opencontainers.image.base.digest",
                             json_string(base_digest));
@@ -157,7 +160,7 @@ static int put_json(struct store *s, json_t *doc, struct stored_blob *out, struc
 }
 
 int release_store(struct store *s, const char *name, const struct release_input *in,
-                  struct stored_image *out, struct digest *id, struct error *err)
+                  struct stored_image *out, struct error *err)
 {
     AUTO_BUF struct buf head = BUF(PART_MAX), tail = BUF(PART_MAX);
     struct stored_image image = {.eif = in->eif};
@@ -183,9 +186,9 @@ int release_store(struct store *s, const char *name, const struct release_input 
         return -1;
     for (size_t i = 0; i < n; i++)
         kept[i] = in->base->layers[i].blob;
+    image.release_id = kept[n].digest;
     if (store_add(s, name, &image, kept, n + 1, err) < 0)
         return -1;
-    *id = kept[n].digest;
     *out = image;
     return 0;
 }

@@ -28,11 +28,10 @@ struct release_input {
 
 /*
  * Makes the release image of blobs of the store and adds both under `name` (store_add()). The EIF
- * is read once. *out is the stored image; `id` gets the digest of the configuration, by which
- * engines call the image.
+ * is read once. *out is the stored image.
  */
 int release_store(struct store *s, const char *name, const struct release_input *in,
-                  struct stored_image *out, struct digest *id, struct error *err);
+                  struct stored_image *out, struct error *err);
 
 /* A release image that can be sent; valid as long as its parts are open. */
 struct release {

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #define TITLE       "org.opencontainers.image.title"
+#define IMAGE_ID    "capsule.image.id" /* of the release image */
 #define EMPTY_TYPE  "application/vnd.oci.empty.v1+json"
 #define TEMP_PREFIX ".tmp-"
 #define COPY_CHUNK  ((size_t)256 << 10)
@@ -291,13 +292,15 @@ static int read_image(struct store *s, const json_t *entry, struct stored_image 
 {
     AUTO_BUF struct buf text = BUF(BLOB_JSON_MAX);
     AUTO_BLOB struct blob b = BLOB_NONE;
+    const char *id = oci_json_str(json_object_get(entry, "annotations"), IMAGE_ID);
     const json_t *layers;
     json_t *doc;
     int rc;
 
     *out = (struct stored_image){0};
     snprintf(out->name, sizeof(out->name), "%s", name_of(entry));
-    if (read_descriptor(entry, &out->self, err) < 0 ||
+    if ((id && digest_parse(slice_str(id), &out->release_id, err) < 0) ||
+        read_descriptor(entry, &out->self, err) < 0 ||
         store_open_blob(s, &out->self, &b, err) < 0 ||
         blob_read(&b, &out->self.digest, &text, err) < 0)
         return -1;
@@ -385,8 +388,10 @@ static ssize_t find_entry(const json_t *manifests, const char *ref)
 
     json_array_foreach (manifests, i, o) {
         const char *digest = oci_json_str(o, "digest");
+        const char *id = oci_json_str(json_object_get(o, "annotations"), IMAGE_ID);
 
-        if (is_ours(o) && (same_name(name_of(o), ref) || (digest && strcmp(digest, ref) == 0)))
+        if (is_ours(o) && (same_name(name_of(o), ref) || (digest && strcmp(digest, ref) == 0) ||
+                           (id && strcmp(id, ref) == 0)))
             return (ssize_t)i;
     }
     return -1;
@@ -394,9 +399,10 @@ static ssize_t find_entry(const json_t *manifests, const char *ref)
 
 /* Under the index lock: puts the entry first and drops the one that had the name. */
 static int add_to_index(struct store *s, const char *name, const struct stored_blob *self,
-                        struct error *err)
+                        const struct digest *id, struct error *err)
 {
-    json_t *index = read_index(s, err), *manifests, *entry;
+    json_t *index = read_index(s, err), *manifests, *entry, *annotations;
+    char text[DIGEST_TEXT_MAX];
     ssize_t old;
     int rc;
 
@@ -413,7 +419,10 @@ static int add_to_index(struct store *s, const char *name, const struct stored_b
     }
     entry = descriptor(OCI_MANIFEST_TYPE, self);
     json_object_set_new(entry, "artifactType", json_string(STORE_ARTIFACT_TYPE));
-    json_object_set_new(entry, "annotations", json_pack("{s:s}", OCI_REF_NAME, name));
+    annotations = json_pack("{s:s}", OCI_REF_NAME, name);
+    if (id)
+        json_object_set_new(annotations, IMAGE_ID, json_string(digest_text(id, text)));
+    json_object_set_new(entry, "annotations", annotations);
     json_array_insert_new(manifests, 0, entry);
     rc = write_index(s, index, err);
     json_decref(index);
@@ -436,7 +445,7 @@ int store_add(struct store *s, const char *name, struct stored_image *image,
     json_decref(doc);
     if (rc < 0 || lock(s->index_fd, LOCK_EX, err) < 0)
         return -1;
-    rc = add_to_index(s, name, &self, err);
+    rc = add_to_index(s, name, &self, image->release.size ? &image->release_id : NULL, err);
     flock(s->index_fd, LOCK_UN);
     if (rc == 0) {
         image->self = self;

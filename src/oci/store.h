@@ -65,6 +65,7 @@ struct stored_image {
     struct stored_blob eif;
     struct stored_blob manifest;   /* capsule.yaml */
     struct stored_blob release;    /* OCI manifest of the release image; size 0: there is none */
+    struct digest release_id;      /* of its configuration, as engines call it */
     struct stored_blob head, tail; /* of its topmost layer, what is before and behind the EIF */
 };
 #define STORE_KEPT_MAX 256
@@ -76,11 +77,14 @@ struct stored_image {
  */
 int store_add(struct store *s, const char *name, struct stored_image *image,
               const struct stored_blob *kept, size_t kept_count, struct error *err);
-/* Finds by name ("app" also finds "app:latest") or by digest of its OCI manifest ("sha256:HEX"). */
+/*
+ * Finds by name ("app" also finds "app:latest"), by the digest of its OCI manifest or by the ID of
+ * its release image (both "sha256:HEX").
+ */
 int store_find(struct store *s, const char *ref, struct stored_image *out, struct error *err);
 /* All images, in the order of the index; the caller frees *out. */
 int store_list(struct store *s, struct stored_image **out, size_t *count, struct error *err);
-/* Takes an image off the index (by name or digest), then collects. */
+/* Takes an image off the index (by name, digest or ID), then collects. */
 int store_remove(struct store *s, const char *ref, struct error *err);
 /*
  * Removes blobs that no image refers to. Does nothing while another process is writing. `removed`

@@ -90,6 +90,11 @@ static bool swept(const struct runtime *rt)
     return rt->swept || rt->cancelled;
 }
 
+static bool mounts_settled(const struct runtime *rt)
+{
+    return rt->cancelled || mounts_closed(rt->mounts);
+}
+
 static bool ingress_empty(const struct runtime *rt)
 {
     return rt->cancelled || !rt->ingress || enclave_ingress_open(rt->ingress) == 0;
@@ -219,14 +224,34 @@ static void publish_end(struct runtime *rt)
     status_server_set(rt->status, &status);
 }
 
+static void sweep(struct runtime *rt)
+{
+    if (!rt->app_over || rt->sweeping)
+        return;
+    rt->sweeping = true;
+    supervisor_sweep(rt->supervisor);
+    if (!runtime_wait(rt, swept, RUNTIME_SWEEP_MS))
+        log_warn("runtime", "processes of the app do not end");
+}
+
+/*
+ * Before the host hears of the app's end, because it ends us soon after: what was written to its
+ * mounts is there then.
+ */
+static void settle_mounts(struct runtime *rt)
+{
+    if (!rt->mounts)
+        return;
+    sweep(rt);
+    mounts_close(rt->mounts);
+    if (!runtime_wait(rt, mounts_settled, RUNTIME_FLUSH_MS) || !mounts_closed(rt->mounts))
+        log_error("mounts", "the host does not take what was written last: it is lost");
+}
+
 static void wind_down(struct runtime *rt)
 {
     services_drain(rt);
-    if (rt->app_over) {
-        supervisor_sweep(rt->supervisor);
-        if (!runtime_wait(rt, swept, RUNTIME_SWEEP_MS))
-            log_warn("runtime", "processes of the app do not end");
-    }
+    sweep(rt);
     if (rt->log) {
         log_server_drain(rt->log);
         log_server_end(rt->log);
@@ -297,6 +322,7 @@ static int run(struct runtime *rt, const struct error *usage)
     } else {
         runtime_wait(rt, app_over, -1);
         rt->cancelled = false;
+        settle_mounts(rt);
         publish_end(rt);
     }
     wind_down(rt);

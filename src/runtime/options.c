@@ -29,7 +29,10 @@ const char options_help[] =
     "  --cid N               this enclave's CID (default: ask the vsock device)\n"
     "  --host-cid N          where the host answers: 3 or 2 (default: try both)\n"
     "  --soft-nsm            where there is no NSM device, use the launcher's over the carrier\n"
-    "  --clock measure       never set the clock, only report how far off it is\n";
+    "  --clock measure       never set the clock, only report how far off it is\n"
+    "  --mount-fds NAME=FD[,FD]...\n"
+    "                        host mount NAME is mounted already, on these descriptors of "
+    "/dev/fuse\n";
 
 enum {
     OPT_CONFIG_DIR = 256,
@@ -43,6 +46,7 @@ enum {
     OPT_HOST_CID,
     OPT_SOFT_NSM,
     OPT_CLOCK,
+    OPT_MOUNT_FDS,
     OPT_HELP,
     OPT_VERSION
 };
@@ -59,6 +63,7 @@ static const struct option long_options[] = {
     {"host-cid", required_argument, NULL, OPT_HOST_CID},
     {"soft-nsm", no_argument, NULL, OPT_SOFT_NSM},
     {"clock", required_argument, NULL, OPT_CLOCK},
+    {"mount-fds", required_argument, NULL, OPT_MOUNT_FDS},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
     {0},
@@ -114,6 +119,31 @@ static int parse_host_cid(const char *text, struct carrier_config *c, struct err
     return 0;
 }
 
+static int parse_mount_fds(const char *text, struct options *o, struct error *err)
+{
+    const char *p = strchrnul(text, '=');
+    struct mount_fds *m = &o->mount_fds[o->mount_fds_count];
+
+    if (o->mount_fds_count == ARRAY_LEN(o->mount_fds))
+        return error_set(err, ERR_USAGE, "--mount-fds: more than %zu mounts",
+                         ARRAY_LEN(o->mount_fds));
+    *m = (struct mount_fds){.name = text, .name_len = (size_t)(p - text)};
+    while (*p && m->count < ARRAY_LEN(m->fds)) {
+        const char *end = strchrnul(p + 1, ',');
+
+        if (parse_fd(slice_of(p + 1, (size_t)(end - p - 1)), &m->fds[m->count]) < 0)
+            break;
+        m->count++;
+        p = end;
+    }
+    if (m->name_len == 0 || m->count == 0 || *p)
+        return error_set(err, ERR_USAGE,
+                         "--mount-fds %s: must be NAME=FD[,FD]..., at most %d descriptors above 2",
+                         text, MOUNT_LANES_MAX);
+    o->mount_fds_count++;
+    return 0;
+}
+
 static int take(int opt, char **argv, struct options *o, struct error *err)
 {
     switch (opt) {
@@ -148,6 +178,8 @@ static int take(int opt, char **argv, struct options *o, struct error *err)
             return error_set(err, ERR_USAGE, "--clock %s: must be set or measure", optarg);
         o->clock_measure = optarg[0] == 'm';
         return 0;
+    case OPT_MOUNT_FDS:
+        return parse_mount_fds(optarg, o, err);
     case OPT_HELP:
         o->help = true;
         return 0;

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "enclave/mounts.h"
 #include "vsock/carrier.h"
 
 #include <stdbool.h>
@@ -18,6 +19,8 @@ struct options {
     bool soft_nsm;
     bool clock_measure;
     struct carrier_config carrier;
+    struct mount_fds mount_fds[VSOCK_MOUNTS_MAX];
+    size_t mount_fds_count;
     int verbosity;
     enum log_format log_format;
     bool help;

@@ -8,6 +8,7 @@
 #include "enclave/egress.h"
 #include "enclave/ingress.h"
 #include "enclave/log_server.h"
+#include "enclave/mounts.h"
 #include "enclave/status_server.h"
 #include "enclave/supervise.h"
 #include "manifest/manifest.h"
@@ -20,6 +21,7 @@
 #define RUNTIME_GRACE_MS 10000 /* for the app to stop, until the manifest has been read */
 #define RUNTIME_SWEEP_MS 4000  /* for what the app left running: TERM, 2 s, KILL, and a margin */
 #define RUNTIME_DRAIN_MS 1000  /* for the services, so that the end takes 5 s in all */
+#define RUNTIME_FLUSH_MS 30000 /* for the host to take what was written to its mounts */
 #define RUNTIME_TAKEN_MS 15000 /* for the host to take the final state and the log's end */
 
 struct event_base;
@@ -36,6 +38,7 @@ struct runtime {
     struct manifest *manifest;
     struct launch launch;
     struct nsm *nsm; /* NULL without one, which only --no-bootstrap allows */
+    struct mounts *mounts;
     struct enclave_egress *egress;
     struct clock_client *clock;
     struct capsule_api *api;
@@ -44,7 +47,7 @@ struct runtime {
 
     bool app_over;
     int wait_status;
-    bool swept;
+    bool sweeping, swept;
     bool cancelled; /* asked to stop with no app running */
     bool fatal;
 };

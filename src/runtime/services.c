@@ -66,6 +66,37 @@ static int start_machine(struct runtime *rt, struct error *err)
     return rc;
 }
 
+/* ---- host mounts ---- */
+
+static bool mounts_tried(const struct runtime *rt)
+{
+    return rt->cancelled || mounts_opened(rt->mounts);
+}
+
+static int start_mounts(struct runtime *rt, struct error *err)
+{
+    const struct mounts_spec spec = {.base = rt->base,
+                                     .carrier = rt->carrier,
+                                     .list = &rt->manifest->storage.mounts,
+                                     .given = rt->options.mount_fds,
+                                     .given_count = rt->options.mount_fds_count};
+
+    if (spec.list->count == 0)
+        return 0;
+    if (mounts_start(&spec, &rt->mounts, err) < 0)
+        return -1;
+    /* Each step on the way has a limit of its own. */
+    return runtime_wait(rt, mounts_tried, -1) && mounts_opened(rt->mounts)
+               ? mounts_result(rt->mounts, err)
+               : 0;
+}
+
+static void stop_mounts(struct runtime *rt)
+{
+    mounts_stop(rt->mounts);
+    rt->mounts = NULL;
+}
+
 /* ---- egress ---- */
 
 static int start_egress(struct runtime *rt, struct error *err)
@@ -242,6 +273,7 @@ static int start_app(struct runtime *rt, struct error *err)
 const struct service runtime_services[] = {
     {"nsm", start_nsm, NULL, stop_nsm},
     {"machine", start_machine, NULL, NULL},
+    {"mounts", start_mounts, NULL, stop_mounts},
     {"egress", start_egress, drain_egress, stop_egress},
     {"clock", start_clock, NULL, stop_clock},
     {"api", start_api, drain_api, stop_api},

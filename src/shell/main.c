@@ -4,7 +4,9 @@
  */
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/mem.h"
 #include "config.h"
+#include "hostfs/process.h"
 #include "shell/shell.h"
 #include "version.h"
 
@@ -54,6 +56,12 @@ static void on_status(void *arg, const struct status *status)
 {
     struct shell *sh = arg;
 
+    /* An app that has ended was started before, whether or not we were told then. */
+    if (!sh->app_reported && (status->kind == STATUS_RUNNING ? status->phase == PHASE_APP
+                                                             : status->kind != STATUS_FATAL)) {
+        sh->app_reported = true;
+        shell_report(sh, "app", "started");
+    }
     if (status_is_final(status)) {
         sh->final = *status;
         return;
@@ -191,9 +199,22 @@ static void watch_enclave(struct shell *sh)
     event_add(sh->console, NULL);
 }
 
+/* The served mounts as a launcher wants them; the caller frees them. */
+static struct launch_mount *mounts_to_launch(const struct mount_places *places)
+{
+    struct launch_mount *mounts = xcalloc(places->count, sizeof(*mounts));
+
+    for (size_t i = 0; i < places->count; i++)
+        mounts[i] = (struct launch_mount){.name = places->items[i].mount->name,
+                                          .path = places->items[i].mount->mount_path,
+                                          .read_only = places->items[i].read_only};
+    return mounts;
+}
+
 static int start_enclave(struct shell *sh, struct error *err)
 {
     AUTO_FD int door = -1; /* ours only until the enclave has it: its end must show */
+    AUTO_FREE struct launch_mount *mounts = mounts_to_launch(&sh->places);
     struct launch_request request = {
         .eif_path = sh->options.eif_file,
         .eif_fd = sh->eif_fd,
@@ -202,10 +223,13 @@ static int start_enclave(struct shell *sh, struct error *err)
         .debug = sh->options.debug,
         .carrier_dir = sh->dir.path,
         .cid = carrier_cid(sh->carrier),
+        .mounts = mounts,
+        .mount_count = sh->places.count,
         .verbosity = sh->options.verbosity,
         .log_format = sh->options.log_format,
         .keep_going = turn_while_starting,
         .arg = sh,
+        .other_cid = &sh->other_cid,
     };
 
     if (!sh->launcher)
@@ -235,21 +259,22 @@ static int start(struct shell *sh, struct error *err)
                                   .finished = on_log_finished,
                                   .arg = sh};
 
-    if (load(sh, err) < 0 || shell_ports_match(sh, err) < 0)
+    if (load(sh, err) < 0 || shell_ports_match(sh, err) < 0 ||
+        mount_places_find(&sh->options.mounts, sh->manifest, &sh->places, err) < 0)
         return -1;
     if (!sh->options.attach) {
         sh->launcher = launcher_choose(sh->options.launcher, err);
         if (!sh->launcher)
             return -1;
     }
-    if (shell_link_open(sh, err) < 0 || shell_services_start(sh, err) < 0 ||
-        start_enclave(sh, err) < 0)
+    if (shell_link_start(sh, start_enclave, err) < 0)
         return -1;
     log.carrier = status.carrier = sh->carrier;
     sh->log = log_reader_start(&log);
     if (host_ingress_start(sh->base, sh->carrier, sh->ports.items, sh->ports.count, &sh->ingress,
                            err) < 0)
         return -1;
+    shell_report_start(sh);
     sh->status = status_reader_start(&status);
     return 0;
 }
@@ -393,6 +418,8 @@ static int shut_down(struct shell *sh, struct error *err)
     host_ingress_stop(sh->ingress);
     shell_services_stop(sh);
     shell_link_close(sh);
+    mount_places_free(&sh->places);
+    mount_options_free(&sh->options.mounts);
     manifest_free(sh->manifest);
     free(sh->ports.items);
     fd_close(&sh->eif_fd);
@@ -443,6 +470,8 @@ int main(int argc, char **argv)
     struct rlimit files;
     struct error err;
 
+    if (argc > 1 && strcmp(argv[1], HOSTFS_PROCESS_WORD) == 0)
+        return hostfs_process(argc - 1, argv + 1);
     if (shell_options_parse(argc, argv, &sh.options, &err) < 0)
         return fail(&err);
     if (sh.options.help)
@@ -450,6 +479,8 @@ int main(int argc, char **argv)
     if (sh.options.version)
         return puts("capsule-shell " CAPSULE_VERSION " (" CAPSULE_GIT_REV ")") < 0;
     log_setup(log_level_of_verbosity(sh.options.verbosity), sh.options.log_format);
+    if (sh.options.report_fd)
+        fcntl((int)sh.options.report_fd, F_SETFD, FD_CLOEXEC);
     if (sh.options.command)
         return shell_command(&sh.options, &err) < 0 ? fail(&err) : 0;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "host/mounts.h"
 #include "host/publish.h"
 
 #include <stdbool.h>
@@ -20,7 +21,9 @@ struct shell_options {
     struct publish publish[PUBLISH_MAX];
     size_t publish_count;
     bool publish_all;
+    struct mount_options mounts;
     bool signal_status; /* 128 + signal instead of 109 (cli-and-build section 5.3) */
+    unsigned report_fd; /* 0: nobody wants to know */
     int verbosity;
     enum log_format log_format;
     bool help;

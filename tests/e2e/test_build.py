@@ -419,7 +419,7 @@ def test_image_for_another_machine(place, layout):
 
 
 @pytest.mark.parametrize("name, keys", [
-    ("storage", ["storage.s3", "storage.mounts", "kms_integration"]),
+    ("storage", ["storage.s3", "kms_integration"]),
     ("kms-registry", ["kms_integration", "helios_rpc"]),
 ])
 def test_sections_of_later_versions(place, name, keys):

@@ -31,7 +31,7 @@ def layout(tmp_path):
 def build(capsule, tmp_path, home):
     def run(*options, check=0, manifest=tmp_path / "capsule.yaml", **kw):
         return capsule.cli("build", "-f", manifest, "--eif", tmp_path / "a.eif", *options, check=check,
-                           env={**capsule.env, "DOCKER_HOST": "", **{k: home[k] for k in ("HOME", "CONTAINERS_REGISTRIES_CONF")}}, **kw)
+                           env={**capsule.env, **{k: home[k] for k in ("HOME", "CONTAINERS_REGISTRIES_CONF")}, "DOCKER_HOST": ""}, **kw)
     return run
 
 

@@ -87,6 +87,8 @@ def can_reach_a_host():
     (["--config-dir", "/"], "the app's command is needed"),
     (["--bogus"], "unknown option --bogus"),
     (["--config-dir", "/", "--carrier", "tcp", "--", "true"], "--carrier tcp"),
+    *[(["--config-dir", "/", "--mount-fds", fds, "--", "true"], f"--mount-fds {fds}: must be")
+      for fds in ("data", "data=", "=7", "data=2", "data=7,", "data=7,x", "data=7 8", "data=3,4,5,6,7,8,9,10,11")],
 ])
 def test_runtime_started_by_hand_says_what_is_missing(options, text):
     r = subprocess.run([BIN / "capsule-runtime", *options], capture_output=True, text=True, timeout=10)

@@ -3,6 +3,7 @@ Read here by a reader of our own; skopeo and umoci are the second ones, where th
 
 import concurrent.futures
 import gzip
+import hashlib
 import http.server
 import io
 import json
@@ -13,13 +14,14 @@ import socket
 import socketserver
 import subprocess
 import tarfile
+import tempfile
 import threading
 
 import pytest
 
-from conftest import BIN, write_manifest
+from conftest import BIN, wait_for, write_manifest
 from image_writer import Layout, d, docker_archive, f, sha, tar_of, zstd
-from test_registry import Registry
+from registry_server import Registry, home, once, serving  # noqa: F401 (fixtures)
 
 SANITIZED = bool(os.environ.get("CAPSULE_SANITIZED"))
 RSS_MAX_KIB = 64 * 1024
@@ -184,9 +186,9 @@ def test_equal_inputs_give_equal_bytes(maker, tmp_path):
 
 
 def test_a_copy_is_what_was_built(maker, tmp_path):
-    maker.build(f"oci-archive:{tmp_path}/built.tar:t", f"docker-archive:{tmp_path}/built-docker.tar")
+    printed = maker.build(f"oci-archive:{tmp_path}/built.tar:t", f"docker-archive:{tmp_path}/built-docker.tar")
     maker.copy(f"oci-archive:{tmp_path}/copied.tar:t")
-    maker.copy(f"docker-archive:{tmp_path}/copied-docker.tar", name="maker:1")
+    maker.copy(f"docker-archive:{tmp_path}/copied-docker.tar", name=printed["Image"]["ID"])
     for kind in ("", "-docker"):
         assert (tmp_path / f"built{kind}.tar").read_bytes() == (tmp_path / f"copied{kind}.tar").read_bytes()
     piped = subprocess.run([BIN / "capsule-cli", "copy", "maker:1", "docker-archive:/dev/stdout"], stdout=subprocess.PIPE,
@@ -265,7 +267,7 @@ def test_a_base_in_a_registry(maker, tmp_path):
     layers, _ = shell_layers()
     base = Layout(tmp_path / "base")
     manifest = base.add(layers, config=SHELL)
-    registry = Registry(base)
+    registry = Registry(base, "team/shell")
     try:
         name = f"{registry.host}/team/shell"
         maker.manifest(f"docker://{name}:t")
@@ -273,10 +275,16 @@ def test_a_base_in_a_registry(maker, tmp_path):
         asked = len(registry.seen)
         maker.copy(f"oci:{tmp_path}/later:t")
         assert len(registry.seen) == asked, "the base's layers are in the store"
+        maker.copy(f"docker://{registry.host}/team/billing:1.4")
+        pushed = registry.manifests["team/billing", "1.4"][0]
+        sent = [body for (place, _), body in registry.blobs.items() if place == "team/billing"]
+        mounts = [path for path, _ in registry.seen if "mount=" in path]
     finally:
         registry.stop()
     image = Image(tmp_path / "out").open()
     assert image.layers[:3] == Image(base.path).open().layers
+    assert json.loads(pushed) == image.manifest and image.layers[3] in sent
+    assert len(mounts) == 3 and all("from=team%2Fshell" in path or "from=team/shell" in path for path in mounts), mounts
     assert printed["Sources"]["CapsuleShell"]["RepoDigest"] == f"{name}@{manifest['digest']}"
     said = image.manifest["annotations"]
     assert said["org.opencontainers.image.base.name"] == f"{name}:t"
@@ -364,6 +372,39 @@ def test_many_writers_of_one_target(maker, tmp_path):
     assert sorted(p.name for p in layout.iterdir()) == ["blobs", "index.json", "oci-layout"]
 
 
+def test_two_builds_of_one_target(maker, tmp_path):
+    """Store, layout and archive have one of both, whole, each."""
+    built = []
+    for i in range(2):
+        path = maker.manifest(ingress=[{"listen_port": 8000 + i}])
+        built.append(path.rename(tmp_path / f"{i}.yaml"))
+    outputs = maker.outputs([f"oci:{tmp_path}/layout:t", f"docker-archive:{tmp_path}/a.tar"])
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(maker.capsule.cli, "build", "-f", path, *outputs, check=0, env=maker.env) for path in built * 2]
+        ids = {json.loads(job.result().stdout)["Image"]["ID"] for job in jobs}
+    assert len(ids) == 2
+    assert Image(tmp_path / "layout").open().config_digest in ids
+    docker = Image(tmp_path / "a.tar")
+    assert "sha256:" + json.loads(docker.files["manifest.json"])[0]["Config"].rsplit("/", 1)[1] in ids
+    maker.copy(f"oci:{tmp_path}/stored:t")
+    assert Image(tmp_path / "stored").open().config_digest in ids
+
+
+def test_a_writer_that_is_killed(maker, tmp_path):
+    (maker.root / "big").write_bytes(os.urandom(16 << 20))
+    maker.build()
+    layout = tmp_path / "layout"
+    blobs = layout / "blobs/sha256"
+    p = maker.capsule.start("copy", "maker:1", f"oci:{layout}:t", env=maker.env)
+    wait_for(lambda: blobs.exists() and any(blobs.iterdir()), what="the first blob")
+    p.kill()
+    p.wait()
+    if (layout / "index.json").exists():  # it was as quick as that
+        assert Image(layout).open()
+    maker.copy(f"oci:{layout}:t")
+    assert len(Image(layout).open().layers) == 2
+
+
 @pytest.mark.parametrize("output, status, says", [
     ("nowhere", 2, "not a place for an image"), ("oci:", 2, "a path is missing"), ("oci:/x:", 2, "nothing follows"),
     ("docker-daemon:", 2, "a name is missing"), ("docker-archive:a.tar:UPPER CASE", 2, "not an image name"),
@@ -375,6 +416,27 @@ def test_outputs_that_cannot_be_are_refused_before_the_work(maker, tmp_path, out
     text = maker.build_fails(output, says=[f"output {output}: "], status=status, cwd=tmp_path)
     assert says in text
     assert not (tmp_path / "home/data/capsule").exists()
+
+
+@as_root
+def test_places_that_an_ordinary_user_may_not_write():
+    with tempfile.TemporaryDirectory() as where:
+        where = pathlib.Path(where)
+        where.chmod(0o755)
+        (where / "root").mkdir()
+        (where / "root.json").write_text('{"Entrypoint": ["/x"]}')
+        write_manifest(where / "capsule.yaml", f"dir:{where}/root")
+        (where / "home").mkdir()
+        os.chown(where / "home", 65534, 65534)
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "-i", f"HOME={where}/home", BIN / "capsule-cli"]
+        if subprocess.run([*user, "--version"], capture_output=True).returncode:
+            pytest.skip("an ordinary user cannot reach the programs")
+        for output, says in ((f"oci:{where}/new/layout", f"{where}: cannot be written: Permission denied"),
+                             (f"oci:{where}/root", f"{where}/root: cannot be written: Permission denied"),
+                             (f"docker-archive:{where}/a.tar", f"no file can be made in {where}: Permission denied")):
+            r = subprocess.run([*user, "build", "-f", where / "capsule.yaml", "--output", output], capture_output=True, text=True)
+            assert r.returncode == 1 and says in r.stderr, r.stderr
+        assert not any((where / "home").iterdir())
 
 
 def test_a_directory_of_something_else_is_not_filled(maker, tmp_path):
@@ -436,6 +498,39 @@ def test_memory_stays_small(maker, tmp_path):
     assert int(peak.read_text()) < RSS_MAX_KIB
     for path in (tmp_path / "big.tar", tmp_path / "big", tmp_path / "home/data"):  # pytest keeps directories of past runs
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+# ---- registries; what pushing does there is in test_push.py ----
+
+def test_to_a_registry_and_back(maker, serving):
+    registry = serving()
+    place = f"docker://{registry.host}/team/out:1"
+    printed = maker.build(place)
+    body, media = registry.manifests["team/out", "1"]
+    assert media == json.loads(body)["mediaType"]
+    assert "sha256:" + hashlib.sha256(registry.blobs["team/out", printed["Image"]["ID"]]).hexdigest() == printed["Image"]["ID"]
+    assert json.loads(maker.capsule.cli("measure", place, check=0, env=maker.env).stdout) == printed["Measurements"]
+    before = registry.manifests.copy(), len(registry.uploads)
+    maker.copy(place)
+    assert (registry.manifests, len(registry.uploads)) == before, "nothing is sent twice"
+
+    # A release image is a base, too: its ENTRYPOINT is the shell. From there layers are mounted.
+    maker.manifest(place, target="second:1")
+    maker.build(f"docker://{registry.host}/team/second:1")
+    mounts = [x for x in registry.asked if x.startswith("POST /v2/team/second/") and "from=team%2Fout" in x.replace("/out", "%2Fout")]
+    assert len(mounts) == 2
+    layers = [json.loads(registry.manifests[f"team/{n}", "1"][0])["layers"] for n in ("out", "second")]
+    assert layers[1][:2] == layers[0] and len(layers[1]) == 3
+
+
+def test_a_registry_that_fails_at_the_end(maker, serving):
+    registry = serving()
+    registry.rules.append(once("PUT /v2/team/out/manifests/", lambda h: h.answer(403, b'{"errors":[{"code":"DENIED"}]}')))
+    maker.build_fails(f"docker://{registry.host}/team/out:1",
+                      says=["output docker://", "capsule-cli copy IMAGE DEST sends it again"])
+    assert registry.manifests == {}
+    maker.copy(f"docker://{registry.host}/team/out:1")
+    assert ("team/out", "1") in registry.manifests
 
 
 # ---- engines that misbehave; real ones are in tests/peers ----
@@ -579,7 +674,7 @@ def endless_line(h):
 ])
 def test_engines_that_fail_in_the_middle(maker, engine, load, says):
     _, env = engine(load)
-    text = maker.build_fails(says=[says, "capsule-cli copy maker:1 DEST sends it again"], env=env)
+    text = maker.build_fails(says=[says, "capsule-cli copy IMAGE DEST sends it again"], env=env)
     assert text.count("capsule-cli: ") - text.count("hint: ") == 1
     assert json.loads(maker.capsule.cli("measure", "maker:1", check=0).stdout)["PCR0"]
 
@@ -595,7 +690,7 @@ def test_measure_and_verify(maker, tmp_path):
     printed = maker.build(f"oci:{tmp_path}/out:t", f"docker-archive:{tmp_path}/out.tar")
     (tmp_path / "built.json").write_text(json.dumps(printed))
     want = printed["Measurements"]
-    for image in ("maker:1", f"oci:{tmp_path}/out:t", f"docker-archive:{tmp_path}/out.tar"):
+    for image in ("maker:1", printed["Image"]["ID"], f"oci:{tmp_path}/out:t", f"docker-archive:{tmp_path}/out.tar"):
         assert json.loads(maker.capsule.cli("measure", image, check=0, env=maker.env).stdout) == want
     (tmp_path / "measured.json").write_text(json.dumps(want))
     for expect in (["--expect", tmp_path / "built.json"], ["--expect", tmp_path / "measured.json"],
@@ -608,6 +703,26 @@ def test_measure_and_verify(maker, tmp_path):
     r = maker.capsule.cli("verify", "maker:1", "--pcr8", want["PCR1"], check=1)
     assert "PCR8" in r.stderr and "not signed" in r.stderr
     assert os.listdir(maker.temp) == []
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_a_signed_image(maker, tmp_path):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-nodes", "-subj", "/CN=test",
+                    "-days", "365", "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"], capture_output=True, check=True)
+    maker.manifest(signature={"key": "k.pem", "certificate": "c.pem"})
+    printed = maker.build(f"oci:{tmp_path}/out:t")
+    (tmp_path / "built.json").write_text(json.dumps(printed))
+    pcr8 = printed["Measurements"]["PCR8"]
+    image = Image(tmp_path / "out").open()
+    assert image.config["config"]["Labels"]["capsule.pcr8"] == image.manifest["annotations"]["capsule.pcr8"] == pcr8
+    assert json.loads(maker.capsule.cli("measure", f"oci:{tmp_path}/out", check=0).stdout) == printed["Measurements"]
+    assert "ok: PCR8\n" in maker.capsule.cli("verify", "maker:1", "--expect", tmp_path / "built.json", check=0).stdout
+    maker.manifest()
+    maker.build()
+    r = maker.capsule.cli("verify", "maker:1", "--expect", tmp_path / "built.json", check=1)
+    assert r.stdout == "" and r.stderr.startswith("rejected: PCR0: "), "the manifest is measured"
+    r = maker.capsule.cli("verify", "maker:1", "--pcr8", pcr8, check=1)
+    assert r.stderr.startswith("rejected: PCR8: is " + "0" * 96 + " (the image is not signed)")
 
 
 def test_labels_are_not_believed(maker, tmp_path):

@@ -540,7 +540,6 @@ static void test_services_of_later_versions_are_refused(void **state)
     assert_int_equal(manifest_check_available(m, &err), -1);
     assert_int_equal(err.kind, ERR_UNSUPPORTED);
     assert_string_equal(err.msg, "m.yaml:7:3: storage.s3: not available in this version\n"
-                                 "m.yaml:8:3: storage.mounts: not available in this version\n"
                                  "m.yaml:10:1: kms_integration: not available in this version\n"
                                  "m.yaml:11:1: helios_rpc: not available in this version");
 }

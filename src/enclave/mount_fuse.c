@@ -1,0 +1,98 @@
+#include "enclave/mount_fuse.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "vsock/mountproto.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#define DEVICE "/dev/fuse"
+
+static int open_device(void)
+{
+    return open(DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+}
+
+int mount_fuse_open(struct error *err)
+{
+    int fd = open_device();
+
+    if (fd < 0 && errno == ENOENT) {
+        if (mknod(DEVICE, S_IFCHR | 0600, makedev(10, 229)) < 0 || chmod(DEVICE, 0666) < 0) {
+            error_sys(err, errno, "making " DEVICE);
+            return error_hint(err, "in a sandbox, the machine's " DEVICE " has to be open to the "
+                                   "user who runs it");
+        }
+        fd = open_device();
+    }
+    if (fd >= 0)
+        return fd;
+    error_sys(err, errno, "opening " DEVICE);
+    return error_hint(err, "host mounts need a kernel with CONFIG_FUSE_FS");
+}
+
+int mount_fuse_attach(int fd, const char *name, const char *path, bool read_only, struct error *err)
+{
+    AUTO_FREE char *source = xasprintf("hostfs-%s", name);
+    unsigned long flags = MS_NODEV | MS_NOSUID | MS_NOEXEC | (read_only ? MS_RDONLY : 0);
+    char options[160];
+
+    if (dir_make_all(path, 0755, err) < 0)
+        return -1;
+    /* The root's attributes come from the host like all others: only its type counts here. */
+    snprintf(
+        options, sizeof(options),
+        "fd=%d,rootmode=40755,user_id=0,group_id=0,allow_other,default_permissions,max_read=%u", fd,
+        MOUNT_IO_MAX);
+    if (mount(source, path, "fuse.hostfs", flags, options) < 0)
+        return error_sys(err, errno, "mounting %s", path);
+    return 0;
+}
+
+int mount_fuse_clone(int fd, struct error *err)
+{
+    AUTO_FD int clone = open_device();
+    uint32_t of = (uint32_t)fd;
+    int out;
+
+    if (clone < 0 || ioctl(clone, FUSE_DEV_IOC_CLONE, &of) < 0)
+        return error_sys(err, errno, "cloning " DEVICE);
+    out = clone;
+    clone = -1;
+    return out;
+}
+
+void mount_fuse_read_ahead(const char *path)
+{
+    char file[64], kib[16];
+    struct statx st;
+    int fd;
+
+    /* DONT_SYNC: the answer is known here, and the host is not asked. */
+    if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE, &st) < 0)
+        return;
+    snprintf(file, sizeof(file), "/sys/class/bdi/%u:%u/read_ahead_kb", st.stx_dev_major,
+             st.stx_dev_minor);
+    snprintf(kib, sizeof(kib), "%u", MOUNT_IO_MAX / 1024);
+    fd = open(file, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, kib, strlen(kib)) < 0)
+        log_debug("mounts", "cannot read further ahead", kv_str("file", file));
+    fd_close(&fd);
+}
+
+int mount_fuse_detach(const char *path, struct error *err)
+{
+    if (umount2(path, UMOUNT_NOFOLLOW) == 0 ||
+        (errno == EBUSY && umount2(path, UMOUNT_NOFOLLOW | MNT_DETACH) == 0))
+        return 0;
+    return error_sys(err, errno, "unmounting %s", path);
+}

@@ -1,0 +1,34 @@
+/* FUSE in this kernel (fuse(4), linux/fuse.h): descriptors of /dev/fuse, and mounts on them. */
+#ifndef CAPSULE_ENCLAVE_MOUNT_FUSE_H
+#define CAPSULE_ENCLAVE_MOUNT_FUSE_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+
+/*
+ * Opens /dev/fuse, which is made (character device 10:229, mode 0666) where it is missing. Returns
+ * a non-blocking close-on-exec descriptor, or -1.
+ */
+int mount_fuse_open(struct error *err);
+/*
+ * Mounts type fuse.hostfs with source hostfs-NAME on `path`, which is made with its parents. The
+ * kernel's requests come through `fd` of mount_fuse_open() from then on, FUSE_INIT first.
+ */
+int mount_fuse_attach(int fd, const char *name, const char *path, bool read_only,
+                      struct error *err);
+/* Another descriptor of mount_fuse_open()'s kind for the mount of `fd` (FUSE_DEV_IOC_CLONE),
+ * or -1. */
+int mount_fuse_clone(int fd, struct error *err);
+/*
+ * Lets the kernel read ahead as much as one message carries, instead of the 128 KiB that FUSE gives
+ * a mount. After FUSE_INIT; best effort, because only speed depends on it.
+ */
+void mount_fuse_read_ahead(const char *path);
+/*
+ * Unmounts. Waits for the server of the file system; where it is in use it is taken away all the
+ * same, and ends with its last user.
+ */
+int mount_fuse_detach(const char *path, struct error *err);
+
+#endif

@@ -1,0 +1,442 @@
+#include "enclave/mount_lane.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "enclave/fuse_check.h"
+#include "vsock/mountproto.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#define BUFFER_LEN MOUNT_MESSAGE_MAX
+/* What is read of replies whose length is not known yet; a long one's rest goes where it belongs.
+ */
+#define CHUNK     (64u * 1024)
+#define TICK_MS   10000 /* how often overdue replies are looked for */
+#define SHRINK_MS 2000  /* without traffic, until the memory of long messages is given back */
+
+struct mount_lane {
+    struct mount_lanes *group;
+    pthread_t thread;
+    int fuse_fd, socket, poll_fd;
+    bool taking;  /* fuse_fd is being watched */
+    bool blocked; /* the socket is watched for room */
+    bool swollen; /* the buffers have held more than a chunk */
+    bool finishing;
+    bool done; /* counted in the group's `done` */
+    int64_t next_look_ms;
+    struct fuse_check check;
+    uint8_t *out; /* one request, sent up to out_sent */
+    size_t out_len, out_sent;
+    uint8_t *in; /* replies */
+    size_t in_len;
+    size_t in_want; /* whole length of the first one; 0: not known */
+};
+
+/* ---- the mount ---- */
+
+int mount_lanes_init(struct mount_lanes *g, const char *name, int cancel_fd, struct error *err)
+{
+    *g = (struct mount_lanes){.name = name, .cancel_fd = cancel_fd, .quiet = true};
+    pthread_mutex_init(&g->lock, NULL);
+    g->over_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    g->finish_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    g->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (g->over_fd >= 0 && g->finish_fd >= 0 && g->ready_fd >= 0)
+        return 0;
+    error_sys(err, errno, "making an event descriptor");
+    mount_lanes_free(g);
+    return -1;
+}
+
+void mount_lanes_free(struct mount_lanes *g)
+{
+    fd_close(&g->over_fd);
+    fd_close(&g->finish_fd);
+    fd_close(&g->ready_fd);
+    pthread_mutex_destroy(&g->lock);
+}
+
+void mount_lanes_fail(struct mount_lanes *g, const struct error *why)
+{
+    bool tell;
+
+    pthread_mutex_lock(&g->lock);
+    tell = !g->quiet && g->why.kind == ERR_NONE && !atomic_load(&g->over);
+    if (g->why.kind == ERR_NONE)
+        g->why = *why;
+    pthread_mutex_unlock(&g->lock);
+    if (tell)
+        log_error("mounts", "a host mount is over: its files give errors from now on",
+                  kv_str("mount", g->name), kv_str("reason", why->msg));
+    mount_lanes_abort(g);
+}
+
+void mount_lanes_abort(struct mount_lanes *g)
+{
+    atomic_store(&g->over, true);
+    (void)eventfd_write(g->over_fd, 1);
+}
+
+void mount_lanes_finish(struct mount_lanes *g)
+{
+    (void)eventfd_write(g->finish_fd, 1);
+}
+
+int mount_lanes_go_live(struct mount_lanes *g, struct error *err)
+{
+    int rc = 0;
+
+    pthread_mutex_lock(&g->lock);
+    g->quiet = false;
+    if (g->why.kind != ERR_NONE) {
+        *err = g->why;
+        rc = -1;
+    }
+    pthread_mutex_unlock(&g->lock);
+    return rc;
+}
+
+void mount_lanes_go_quiet(struct mount_lanes *g)
+{
+    pthread_mutex_lock(&g->lock);
+    g->quiet = true;
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* ---- requests ---- */
+
+static int watch(struct mount_lane *l, int op, int fd, uint32_t events)
+{
+    struct epoll_event e = {.events = events, .data.fd = fd};
+
+    return epoll_ctl(l->poll_fd, op, fd, &e);
+}
+
+/*
+ * Only one of the lanes is woken for a request: EPOLLEXCLUSIVE, which can be put on and off but not
+ * changed.
+ */
+static int watch_kernel(struct mount_lane *l, bool on, struct error *err)
+{
+    if (l->taking == on)
+        return 0;
+    if (watch(l, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, l->fuse_fd, EPOLLIN | EPOLLEXCLUSIVE) < 0)
+        return error_sys(err, errno, "watching /dev/fuse");
+    l->taking = on;
+    return 0;
+}
+
+static int watch_room(struct mount_lane *l, bool on, struct error *err)
+{
+    if (l->blocked == on)
+        return 0;
+    if (watch(l, EPOLL_CTL_MOD, l->socket, EPOLLIN | (on ? (uint32_t)EPOLLOUT : 0)) < 0)
+        return error_sys(err, errno, "watching the host's connection");
+    l->blocked = on;
+    return 0;
+}
+
+/* Sends what is left of the request; the next one is taken only after it. */
+static int send_request(struct mount_lane *l, struct error *err)
+{
+    while (l->out_sent < l->out_len) {
+        ssize_t n = send(l->socket, l->out + l->out_sent, l->out_len - l->out_sent,
+                         MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            break;
+        if (n < 0)
+            return error_sys(err, errno, "sending to the host");
+        l->out_sent += (size_t)n;
+    }
+    if (l->out_sent == l->out_len)
+        l->out_len = l->out_sent = 0;
+    return watch_room(l, l->out_len > 0, err);
+}
+
+/* Returns 0 when there was none, or another lane had it; 1 when there may be more; -1. */
+static int take_request(struct mount_lane *l, int64_t now_ms, struct error *err)
+{
+    ssize_t n = read(l->fuse_fd, l->out, BUFFER_LEN);
+
+    if (n < 0 && errno == EAGAIN)
+        return 0;
+    if (n < 0 && (errno == EINTR || errno == ENOENT))
+        return 1; /* whoever asked was interrupted meanwhile */
+    if (n < 0)
+        return error_sys(err, errno, "reading a request of the kernel");
+    if (fuse_check_request(&l->check, slice_of(l->out, (size_t)n), now_ms, err) < 0)
+        return -1;
+    l->swollen |= n > (ssize_t)CHUNK;
+    l->out_len = (size_t)n;
+    return send_request(l, err) < 0 ? -1 : 1;
+}
+
+/* ---- replies ---- */
+
+/* The kernel may have given up an interrupted lock, say, on another lane: ENOENT. */
+static int give_reply(struct mount_lane *l, struct slice reply, struct error *err)
+{
+    bool was_initialized = l->check.initialized;
+    ssize_t n;
+
+    if (fuse_check_reply(&l->check, reply, err) < 0)
+        return error_wrap(err, "refused what the host says");
+    do
+        n = write(l->fuse_fd, reply.ptr, reply.len);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && errno != ENOENT)
+        return error_sys(err, errno, "giving a reply to the kernel");
+    if (l->check.initialized && !was_initialized)
+        (void)eventfd_write(l->group->ready_fd, 1);
+    return 0;
+}
+
+/* Gives on every whole reply of the input, and keeps the rest. */
+static int give_replies(struct mount_lane *l, struct error *err)
+{
+    size_t at = 0;
+
+    l->in_want = 0;
+    while (l->in_len - at >= FUSE_HEADER_LEN) {
+        size_t len;
+
+        if (fuse_check_header(&l->check, slice_of(l->in + at, FUSE_HEADER_LEN), &len, err) < 0)
+            return error_wrap(err, "refused what the host says");
+        if (len > l->in_len - at) {
+            l->in_want = len;
+            break;
+        }
+        if (give_reply(l, slice_of(l->in + at, len), err) < 0)
+            return -1;
+        at += len;
+    }
+    l->in_len -= at;
+    if (at && l->in_len)
+        memmove(l->in, l->in + at, l->in_len);
+    return 0;
+}
+
+/* A long reply is read up to its end and no further, so that nothing long has to be moved. */
+static size_t room_wanted(const struct mount_lane *l)
+{
+    if (l->in_want > CHUNK)
+        return l->in_want - l->in_len;
+    return CHUNK - l->in_len;
+}
+
+static int receive(struct mount_lane *l, struct error *err)
+{
+    size_t room = room_wanted(l);
+    ssize_t n = recv(l->socket, l->in + l->in_len, room, MSG_DONTWAIT);
+
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return 0;
+    if (n == 0)
+        return error_set(err, ERR_NET, "the host closed the connection");
+    if (n < 0)
+        return error_sys(err, errno, "receiving from the host");
+    l->in_len += (size_t)n;
+    l->swollen |= l->in_len > CHUNK;
+    if (l->in_want > l->in_len)
+        return 0;
+    return give_replies(l, err);
+}
+
+/* ---- the thread ---- */
+
+/* Whole pages only, which a shrunken lane does not need. */
+static void shrink(struct mount_lane *l)
+{
+    madvise(l->out + CHUNK, BUFFER_LEN - CHUNK, MADV_DONTNEED);
+    madvise(l->in + CHUNK, BUFFER_LEN - CHUNK, MADV_DONTNEED);
+    l->swollen = false;
+}
+
+static bool is_idle(const struct mount_lane *l)
+{
+    return l->check.count == 0 && l->out_len == 0;
+}
+
+static int wait_ms(const struct mount_lane *l)
+{
+    if (!is_idle(l))
+        return TICK_MS;
+    if (l->finishing && !l->done)
+        return 0;
+    return l->swollen ? SHRINK_MS : -1;
+}
+
+static int look_for_silence(struct mount_lane *l, int64_t now_ms, struct error *err)
+{
+    if (now_ms < l->next_look_ms)
+        return 0;
+    l->next_look_ms = now_ms + TICK_MS;
+    return fuse_check_overdue(&l->check, now_ms, err) ? -1 : 0;
+}
+
+/* Not done from before it takes a request until it has found none. */
+static void set_done(struct mount_lane *l, bool done)
+{
+    struct mount_lanes *g = l->group;
+
+    if (l->done == done)
+        return;
+    l->done = done;
+    if (!done)
+        atomic_fetch_sub(&g->done, 1);
+    else if (atomic_fetch_add(&g->done, 1) + 1 == atomic_load(&g->count))
+        mount_lanes_abort(g);
+}
+
+/*
+ * The kernel is asked, not epoll: that may have told another lane alone. Whatever a last reply lets
+ * the kernel ask for is there when the reply has been given, so when all lanes are done there is
+ * nothing left.
+ */
+static int look_for_the_end(struct mount_lane *l, int64_t now_ms, struct error *err)
+{
+    int rc = take_request(l, now_ms, err);
+
+    if (rc == 0)
+        set_done(l, true);
+    return rc < 0 ? -1 : 0;
+}
+
+static int handle(struct mount_lane *l, const struct epoll_event *e, int64_t now_ms,
+                  struct error *err)
+{
+    if (e->data.fd == l->fuse_fd) {
+        set_done(l, false);
+        if (l->out_len || fuse_check_full(&l->check))
+            return 0;
+        return take_request(l, now_ms, err) < 0 ? -1 : 0;
+    }
+    if (e->data.fd == l->group->cancel_fd)
+        mount_lanes_abort(l->group);
+    if (e->data.fd == l->group->finish_fd) {
+        l->finishing = true;
+        return watch(l, EPOLL_CTL_DEL, l->group->finish_fd, 0);
+    }
+    if (e->data.fd != l->socket)
+        return 0;
+    if ((e->events & EPOLLOUT) && send_request(l, err) < 0)
+        return -1;
+    return e->events & ~(uint32_t)EPOLLOUT ? receive(l, err) : 0;
+}
+
+static int carry(struct mount_lane *l, struct error *err)
+{
+    struct epoll_event events[5];
+
+    for (;;) {
+        int n = epoll_wait(l->poll_fd, events, ARRAY_LEN(events), wait_ms(l));
+        int64_t now_ms = clock_mono_ms();
+
+        if (n < 0 && errno != EINTR)
+            return error_sys(err, errno, "waiting for requests");
+        if (atomic_load(&l->group->over))
+            return 0;
+        if (n == 0 && l->swollen && is_idle(l))
+            shrink(l);
+        for (int i = 0; i < n; i++)
+            if (handle(l, &events[i], now_ms, err) < 0)
+                return -1;
+        if (n == 0 && l->finishing && !l->done && is_idle(l) &&
+            look_for_the_end(l, now_ms, err) < 0)
+            return -1;
+        if (look_for_silence(l, now_ms, err) < 0 ||
+            watch_kernel(l, l->out_len == 0 && !fuse_check_full(&l->check), err) < 0)
+            return -1;
+    }
+}
+
+/* The kernel counts on us as long as we hold its descriptor, so that goes first. */
+static void *run(void *arg)
+{
+    struct mount_lane *l = arg;
+    struct error err;
+
+    if (carry(l, &err) < 0)
+        mount_lanes_fail(l->group, &err);
+    fd_close(&l->fuse_fd);
+    fd_close(&l->socket);
+    return NULL;
+}
+
+static uint8_t *map_buffer(void)
+{
+    void *p = mmap(NULL, BUFFER_LEN, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void release(struct mount_lane *l)
+{
+    if (l->out)
+        munmap(l->out, BUFFER_LEN);
+    if (l->in)
+        munmap(l->in, BUFFER_LEN);
+    fuse_check_free(&l->check);
+    fd_close(&l->fuse_fd);
+    fd_close(&l->socket);
+    fd_close(&l->poll_fd);
+    free(l);
+}
+
+static int prepare(struct mount_lane *l, struct error *err)
+{
+    fuse_check_init(&l->check);
+    l->out = map_buffer();
+    l->in = map_buffer();
+    l->poll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (!l->out || !l->in || l->poll_fd < 0 ||
+        watch(l, EPOLL_CTL_ADD, l->group->over_fd, EPOLLIN) < 0 ||
+        watch(l, EPOLL_CTL_ADD, l->group->finish_fd, EPOLLIN) < 0 ||
+        watch(l, EPOLL_CTL_ADD, l->group->cancel_fd, EPOLLIN) < 0 ||
+        watch(l, EPOLL_CTL_ADD, l->socket, EPOLLIN) < 0)
+        return error_sys(err, errno, "preparing to carry requests");
+    return watch_kernel(l, true, err);
+}
+
+int mount_lane_start(struct mount_lanes *g, int fuse_fd, int socket, struct mount_lane **out,
+                     struct error *err)
+{
+    struct mount_lane *l = xcalloc(1, sizeof(*l));
+    int rc;
+
+    l->group = g;
+    l->fuse_fd = fuse_fd;
+    l->socket = socket;
+    l->poll_fd = -1;
+    if (prepare(l, err) < 0) {
+        release(l);
+        return -1;
+    }
+    atomic_fetch_add(&g->count, 1);
+    rc = pthread_create(&l->thread, NULL, run, l);
+    if (rc != 0) {
+        release(l);
+        return error_sys(err, rc, "starting a thread");
+    }
+    *out = l;
+    return 0;
+}
+
+void mount_lane_join(struct mount_lane *l)
+{
+    if (!l)
+        return;
+    pthread_join(l->thread, NULL);
+    release(l);
+}

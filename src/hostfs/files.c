@@ -1,0 +1,274 @@
+/* Opening files, their contents, and what makes those durable. */
+#include "base/file.h"
+#include "hostfs/fs.h"
+#include "vsock/mountproto.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+/*
+ * How a file is opened here. The enclave's kernel appends, bypasses its cache and syncs by itself
+ * (O_SYNC becomes fsync), and its write-back cache may have to read where an app only writes.
+ */
+static int host_flags(const struct hostfs *fs, int flags)
+{
+    int mode = flags & O_ACCMODE;
+
+    if (mode == O_WRONLY && !fs->read_only)
+        mode = O_RDWR;
+    return mode | (flags & O_TRUNC) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+}
+
+/* A descriptor for the file of a node, or -1 with errno. */
+static int open_node(const struct hostfs *fs, const struct node *n, int flags)
+{
+    struct fd_name name = fd_name(n->fd);
+    int wanted = host_flags(fs, flags), fd;
+
+    if (n->type != S_IFREG) {
+        errno = n->type == S_IFDIR ? EISDIR : ENXIO; /* no pipe, socket or device is opened here */
+        return -1;
+    }
+    fd = open(name.text, wanted);
+    if (fd < 0 && errno == EACCES && (flags & O_ACCMODE) == O_WRONLY)
+        fd = open(name.text, (wanted & ~O_ACCMODE) | O_WRONLY);
+    return fd;
+}
+
+/* Takes the descriptor over and makes a handle of it. 0 or an errno. */
+static int add(struct hostfs *fs, int fd, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    uint64_t number = 0;
+    int error =
+        handle_add(fs->handles, HANDLE_FILE, fd, (fi->flags & O_ACCMODE) != O_RDONLY, ino, &number);
+
+    fi->fh = number;
+    fi->keep_cache = 1; /* what the host changes shows by its times, where it shows at all */
+    return error;
+}
+
+void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct hostfs *fs = fs_of(req);
+    struct node *n = node_get(fs->nodes, ino);
+    int fd, error = 0;
+
+    if (!n) {
+        reply(req, ESTALE);
+        return;
+    }
+    fd = open_node(fs, n, fi->flags);
+    node_put(fs->nodes, n);
+    if (fd < 0)
+        error = errno;
+    else if (fi->flags & O_TRUNC)
+        error = kill_suidgid(fd);
+    if (error)
+        fd_close(&fd);
+    else
+        error = add(fs, fd, ino, fi);
+    if (error)
+        reply(req, error);
+    else if (fuse_reply_open(req, fi) < 0)
+        handle_remove(fs->handles, fi->fh, HANDLE_FILE);
+}
+
+/* Opens a new file; with EEXIST, when that is allowed, the one that is there. -1 with errno. */
+static int create(struct hostfs *fs, const struct node *dir, const char *name, mode_t mode,
+                  int flags, struct fuse_entry_param *entry)
+{
+    const struct open_how how = {
+        .flags = (uint64_t)(host_flags(fs, flags) | O_CREAT | O_EXCL | O_NOFOLLOW),
+        .mode = mode & 07777,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV};
+    int fd = (int)syscall(SYS_openat2, dir->fd, name, &how, sizeof(how)), error;
+    struct node *n;
+
+    if (fd >= 0) {
+        error = look_up_fd(fs, fd, entry);
+    } else if (errno == EEXIST && !(flags & O_EXCL)) {
+        error = look_up(fs, dir, name, entry);
+        n = error ? NULL : node_get(fs->nodes, entry->ino);
+        if (n && (fd = open_node(fs, n, flags)) < 0) {
+            error = errno;
+            node_forget(fs->nodes, entry->ino, 1);
+        }
+        node_put(fs->nodes, n);
+    } else {
+        return -1;
+    }
+    if (error) {
+        fd_close(&fd);
+        errno = error;
+    }
+    return fd;
+}
+
+void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+               struct fuse_file_info *fi)
+{
+    struct hostfs *fs = fs_of(req);
+    struct node *dir = get_dir(req, parent, name);
+    struct fuse_entry_param entry;
+    int fd, error;
+
+    if (!dir)
+        return;
+    error = act_as_caller(req);
+    fd = error ? -1 : create(fs, dir, name, mode, fi->flags, &entry);
+    if (!error && fd < 0)
+        error = errno;
+    node_put(fs->nodes, dir);
+    if (error) {
+        reply(req, error);
+        return;
+    }
+    error = add(fs, fd, entry.ino, fi);
+    if (error) {
+        node_forget(fs->nodes, entry.ino, 1);
+        reply(req, error);
+    } else {
+        fuse_reply_create(req, &entry, fi);
+    }
+}
+
+void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+    struct hostfs *fs = fs_of(req);
+    struct handle *h = handle_get(fs->handles, fi->fh, HANDLE_FILE);
+    uint8_t *space = hostfs_current()->space;
+    size_t done = 0;
+    ssize_t n = 1;
+
+    (void)ino;
+    if (!h) {
+        reply(req, EBADF);
+        return;
+    }
+    while (done < size && n > 0) {
+        n = pread(h->fd, space + done, size - done, offset + (off_t)done);
+        if (n > 0)
+            done += (size_t)n;
+    }
+    if (n < 0 && done == 0)
+        reply(req, errno);
+    else
+        fuse_reply_buf(req, (const char *)space, done);
+    handle_put(fs->handles, h);
+}
+
+void do_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, off_t offset,
+              struct fuse_file_info *fi)
+{
+    struct hostfs *fs = fs_of(req);
+    struct handle *h = handle_get(fs->handles, fi->fh, HANDLE_FILE);
+    size_t done = 0;
+    ssize_t n = 1;
+    int error;
+
+    (void)ino;
+    if (!h) {
+        reply(req, EBADF);
+        return;
+    }
+    error = kill_suidgid(h->fd);
+    while (!error && done < size && n > 0) {
+        n = pwrite(h->fd, bytes + done, size - done, offset + (off_t)done);
+        if (n > 0)
+            done += (size_t)n;
+        else
+            error = n < 0 ? errno : EIO;
+    }
+    /* Nobody waits for the count of a delayed write: all of it went, or the app has to know. */
+    if (error && (done == 0 || fi->writepage))
+        reply(req, error);
+    else
+        fuse_reply_write(req, done);
+    handle_put(fs->handles, h);
+}
+
+void do_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    handle_remove(fs_of(req)->handles, fi->fh, HANDLE_FILE);
+    reply(req, 0);
+}
+
+void do_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+    struct hostfs *fs = fs_of(req);
+    struct handle *h = handle_get(fs->handles, fi->fh, HANDLE_FILE);
+
+    (void)ino;
+    if (!h) {
+        reply(req, EBADF);
+        return;
+    }
+    reply(req, (data_only ? fdatasync(h->fd) : fsync(h->fd)) < 0 ? errno : 0);
+    handle_put(fs->handles, h);
+}
+
+void do_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+                  struct fuse_file_info *fi)
+{
+    struct hostfs *fs = fs_of(req);
+    struct handle *h = handle_get(fs->handles, fi->fh, HANDLE_FILE);
+
+    (void)ino;
+    if (!h) {
+        reply(req, EBADF);
+        return;
+    }
+    reply(req, fallocate(h->fd, mode, offset, length) < 0 ? errno : 0);
+    handle_put(fs->handles, h);
+}
+
+void do_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
+{
+    struct hostfs *fs = fs_of(req);
+    struct handle *h = handle_get(fs->handles, fi->fh, HANDLE_FILE);
+    off_t found;
+
+    (void)ino;
+    if (!h) {
+        reply(req, EBADF);
+        return;
+    }
+    /*
+     * Linux asks this without writing back first what it holds for us: data would look like a hole,
+     * and a program that copies the file would leave it out. Programs read it all instead.
+     */
+    errno = EOPNOTSUPP;
+    found = handle_writes(fs->handles, h->node) ? -1 : lseek(h->fd, offset, whence);
+    if (found < 0)
+        reply(req, errno);
+    else
+        fuse_reply_lseek(req, found);
+    handle_put(fs->handles, h);
+}
+
+void do_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset,
+                        struct fuse_file_info *from_fi, fuse_ino_t to, off_t to_offset,
+                        struct fuse_file_info *to_fi, size_t len, int flags)
+{
+    struct hostfs *fs = fs_of(req);
+    struct handle *source = handle_get(fs->handles, from_fi->fh, HANDLE_FILE);
+    struct handle *target = handle_get(fs->handles, to_fi->fh, HANDLE_FILE);
+    ssize_t n;
+
+    (void)from;
+    (void)to;
+    errno = EBADF;
+    n = source && target ? copy_file_range(source->fd, &from_offset, target->fd, &to_offset, len,
+                                           (unsigned int)flags)
+                         : -1;
+    if (n < 0)
+        reply(req, errno);
+    else
+        fuse_reply_write(req, (size_t)n);
+    handle_put(fs->handles, source);
+    handle_put(fs->handles, target);
+}

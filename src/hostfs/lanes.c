@@ -1,0 +1,248 @@
+#include "hostfs/lanes.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "vsock/mountproto.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define STACK      (256 * 1024)
+#define READ_AHEAD 16384 /* so that a small message costs one system call */
+
+struct lane {
+    struct lanes *lanes;
+    pthread_mutex_t gate; /* held by the thread that reads, and until there is a descriptor */
+    pthread_mutex_t sending;
+    int fd; /* -1 until the lane is open */
+    bool over;
+    uint8_t ahead[READ_AHEAD] __attribute__((aligned(8)));
+    size_t have, taken;
+};
+
+struct lanes {
+    struct hostfs *fs;
+    int end_fd;
+    pthread_barrier_t started;
+    struct lane lane[LANES_MAX];
+};
+
+/* One thread's memory: the message, then room for what its answer holds. */
+struct desk {
+    struct lane *lane;
+    uint8_t *message; /* MOUNT_MESSAGE_MAX bytes, aligned for any type */
+    uint8_t *space;   /* MOUNT_IO_MAX bytes */
+};
+
+/* The mount is over as soon as one of its lanes is. */
+static void end(const struct lane *lane)
+{
+    const uint8_t word = 0;
+
+    if (write(lane->lanes->end_fd, &word, sizeof(word)) < 0)
+        log_debug("hostfs", "the end of a lane could not be told",
+                  kv_str("reason", strerror(errno)));
+}
+
+/* Fills the first `len` bytes of `to`. False when the lane ends or fails. */
+static bool take(struct lane *l, uint8_t *to, size_t len)
+{
+    size_t n = l->have - l->taken;
+    ssize_t got;
+
+    n = n < len ? n : len;
+    memcpy(to, l->ahead + l->taken, n);
+    l->taken += n;
+    for (to += n, len -= n; len > 0; to += got, len -= (size_t)got) {
+        got = recv(l->fd, to, len, MSG_WAITALL);
+        if (got < 0 && errno == EINTR)
+            got = 0;
+        else if (got <= 0)
+            return false;
+    }
+    return true;
+}
+
+/* At least a message's head is in `ahead`. */
+static bool look_ahead(struct lane *l)
+{
+    ssize_t got;
+
+    if (l->have - l->taken < sizeof(struct fuse_in_header) && l->taken > 0) {
+        memmove(l->ahead, l->ahead + l->taken, l->have - l->taken);
+        l->have -= l->taken;
+        l->taken = 0;
+    }
+    while (l->have - l->taken < sizeof(struct fuse_in_header)) {
+        got = recv(l->fd, l->ahead + l->have, sizeof(l->ahead) - l->have, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return false;
+        l->have += (size_t)got;
+    }
+    return true;
+}
+
+/* With the gate held: the next message of a lane; 0 at its end, which is told once. */
+static size_t next_message(struct desk *d)
+{
+    struct lane *l = d->lane;
+    uint32_t len = 0;
+    bool good = false;
+
+    if (!l->over && look_ahead(l)) {
+        memcpy(&len, l->ahead + l->taken, sizeof(len));
+        good = len >= sizeof(struct fuse_in_header) && len <= MOUNT_MESSAGE_MAX;
+        if (!good)
+            log_warn("hostfs", "the enclave sent a message of a length that none has",
+                     kv_uint("length", len));
+        good = good && take(l, d->message, len);
+    }
+    if (!good && !l->over) {
+        l->over = true;
+        end(l);
+    }
+    return good ? len : 0;
+}
+
+static int send_answer(void *arg, const struct iovec *iov, int count)
+{
+    const struct desk *d = arg;
+    struct lane *l = d->lane;
+    struct iovec part[8];
+    struct msghdr msg = {.msg_iov = part, .msg_iovlen = (size_t)count};
+    ssize_t n = 0;
+
+    if ((size_t)count > ARRAY_LEN(part))
+        abort(); /* libfuse has three at most */
+    memcpy(part, iov, (size_t)count * sizeof(*iov));
+    pthread_mutex_lock(&l->sending);
+    while (msg.msg_iovlen > 0) {
+        n = sendmsg(l->fd, &msg, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            break;
+        for (; msg.msg_iovlen > 0 && (size_t)n >= msg.msg_iov->iov_len; msg.msg_iovlen--)
+            n -= (ssize_t)msg.msg_iov++->iov_len;
+        if (msg.msg_iovlen > 0) {
+            msg.msg_iov->iov_base = (uint8_t *)msg.msg_iov->iov_base + n;
+            msg.msg_iov->iov_len -= (size_t)n;
+        }
+    }
+    pthread_mutex_unlock(&l->sending);
+    if (n < 0)
+        shutdown(l->fd, SHUT_RDWR); /* the reader sees it as the lane's end */
+    return n < 0 ? -1 : 0;
+}
+
+/*
+ * What may take as long as a disk does is answered while another thread reads on. The rest is over
+ * before such a thread would be awake.
+ */
+static bool is_slow(const uint8_t *message)
+{
+    switch (((const struct fuse_in_header *)(const void *)message)->opcode) {
+    case FUSE_READ:
+    case FUSE_WRITE:
+    case FUSE_FSYNC:
+    case FUSE_FSYNCDIR:
+    case FUSE_FALLOCATE:
+    case FUSE_COPY_FILE_RANGE:
+    case FUSE_READDIR:
+    case FUSE_READDIRPLUS:
+    case FUSE_SETATTR:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void *work(void *arg)
+{
+    struct desk *d = arg;
+    struct lane *l = d->lane;
+    size_t len;
+
+    pthread_barrier_wait(&l->lanes->started);
+    pthread_mutex_lock(&l->gate);
+    while ((len = next_message(d)) > 0) {
+        struct hostfs_request request = {.send = send_answer, .arg = d, .space = d->space};
+        bool slow = is_slow(d->message);
+
+        if (slow)
+            pthread_mutex_unlock(&l->gate);
+        hostfs_answer(l->lanes->fs, d->message, len, &request);
+        if (slow)
+            pthread_mutex_lock(&l->gate);
+    }
+    pthread_mutex_unlock(&l->gate);
+    return NULL;
+}
+
+static int start_thread(struct lane *l, const pthread_attr_t *attr, struct error *err)
+{
+    struct desk *d = xmalloc(sizeof(*d));
+    pthread_t thread;
+    int sys;
+
+    d->lane = l;
+    /* Pages that no request needs are never touched. */
+    d->message = aligned_alloc(4096, (MOUNT_MESSAGE_MAX + 4095) & ~4095u);
+    d->space = aligned_alloc(4096, MOUNT_IO_MAX);
+    if (!d->message || !d->space)
+        abort(); /* out of memory */
+    sys = pthread_create(&thread, attr, work, d);
+    return sys ? error_sys(err, sys, "starting a thread of a host mount's server") : 0;
+}
+
+int lanes_start(struct hostfs *fs, int end_fd, struct lanes **out, struct error *err)
+{
+    struct lanes *lanes = xcalloc(1, sizeof(*lanes));
+    pthread_attr_t attr;
+    int rc = 0;
+
+    lanes->fs = fs;
+    lanes->end_fd = end_fd;
+    *out = lanes;
+    pthread_barrier_init(&lanes->started, NULL, LANES_MAX * LANE_THREADS + 1);
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, STACK);
+    for (size_t i = 0; i < LANES_MAX && rc == 0; i++) {
+        struct lane *l = &lanes->lane[i];
+
+        l->lanes = lanes;
+        l->fd = -1;
+        pthread_mutex_init(&l->gate, NULL);
+        pthread_mutex_init(&l->sending, NULL);
+        pthread_mutex_lock(&l->gate);
+        for (int n = 0; n < LANE_THREADS && rc == 0; n++)
+            rc = start_thread(l, &attr, err);
+    }
+    pthread_attr_destroy(&attr);
+    if (rc == 0)
+        pthread_barrier_wait(&lanes->started); /* what a new thread calls, the filter forbids */
+    return rc;
+}
+
+bool lanes_has(const struct lanes *lanes, uint32_t index)
+{
+    return lanes->lane[index].fd >= 0;
+}
+
+void lanes_open(struct lanes *lanes, uint32_t index, int fd)
+{
+    struct lane *l = &lanes->lane[index];
+    int flags = fcntl(fd, F_GETFL);
+
+    fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+    l->fd = fd;
+    pthread_mutex_unlock(&l->gate);
+}

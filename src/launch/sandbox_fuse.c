@@ -1,0 +1,96 @@
+#include "launch/sandbox_fuse.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define DEVICE "/dev/fuse"
+
+static int open_device(void)
+{
+    return open(DEVICE, O_RDWR | O_CLOEXEC);
+}
+
+static bool machine_has_fuse(void)
+{
+    AUTO_FD int fd = open_device();
+
+    if (fd < 0)
+        log_warn("sandbox", "no host mounts: this machine's " DEVICE " cannot be opened",
+                 kv_str("reason", strerror(errno)));
+    return fd >= 0;
+}
+
+static char *option_of(const char *name, int first_fd, size_t lanes)
+{
+    char *text = xasprintf("%s=%d", name, first_fd);
+
+    for (size_t i = 1; i < lanes; i++) {
+        char *longer = xasprintf("%s,%d", text, first_fd + (int)i);
+
+        free(text);
+        text = longer;
+    }
+    return text;
+}
+
+int fuse_plan_make(const struct launch_request *req, int first_fd, struct fuse_plan *out,
+                   struct error *err)
+{
+    *out = (struct fuse_plan){.lanes = SANDBOX_LANES_MAX};
+    if (req->mount_count == 0 || !machine_has_fuse())
+        return 0;
+    if (req->mount_count > SANDBOX_FUSE_MAX)
+        return error_set(err, ERR_LIMIT, "%zu host mounts: the sandbox can have %d",
+                         req->mount_count, SANDBOX_FUSE_MAX);
+    if (req->mount_count * out->lanes > SANDBOX_FUSE_MAX)
+        out->lanes = 1;
+    out->places = xcalloc(req->mount_count, sizeof(*out->places));
+    for (size_t i = 0; i < req->mount_count; i++) {
+        const struct launch_mount *m = &req->mounts[i];
+        struct fuse_place *place = &out->places[out->count++];
+
+        place->path = m->path + strspn(m->path, "/");
+        place->read_only = m->read_only;
+        place->source = xasprintf("hostfs-%s", m->name);
+        place->option = option_of(m->name, first_fd + (int)(i * out->lanes), out->lanes);
+    }
+    return 0;
+}
+
+void fuse_plan_free(struct fuse_plan *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        free(p->places[i].source);
+        free(p->places[i].option);
+    }
+    free(p->places);
+    *p = (struct fuse_plan){0};
+}
+
+int fuse_plan_open(const struct fuse_plan *p, struct error *err)
+{
+    for (size_t i = 0; i < p->count; i++)
+        for (size_t lane = 0; lane < p->lanes; lane++) {
+            p->places[i].fds[lane] = open_device();
+            if (p->places[i].fds[lane] < 0)
+                return error_sys(err, errno, "opening " DEVICE " for the sandbox");
+        }
+    return 0;
+}
+
+int fuse_place_clone(const struct fuse_place *place, size_t lanes, struct error *err)
+{
+    uint32_t first = (uint32_t)place->fds[0];
+
+    for (size_t lane = 1; lane < lanes; lane++)
+        if (ioctl(place->fds[lane], FUSE_DEV_IOC_CLONE, &first) < 0)
+            return error_sys(err, errno, "cloning " DEVICE " for the sandbox");
+    return 0;
+}

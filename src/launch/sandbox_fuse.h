@@ -1,0 +1,47 @@
+/*
+ * Host mounts in the sandbox: its runtime may not mount, so the launcher does it while it builds
+ * the view of files, and hands the descriptors of /dev/fuse over (fuse(4)). The kernel wants the
+ * device opened and the file system mounted in one user namespace, hence by the child.
+ */
+#ifndef CAPSULE_LAUNCH_SANDBOX_FUSE_H
+#define CAPSULE_LAUNCH_SANDBOX_FUSE_H
+
+#include "launch/launcher.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define SANDBOX_LANES_MAX 4   /* descriptors a mount */
+#define SANDBOX_FUSE_MAX  256 /* descriptors in all */
+
+struct fuse_place {
+    const char *path; /* below the root, without a leading slash */
+    char *source;     /* "hostfs-NAME" */
+    char *option;     /* "NAME=FD,FD": of the runtime's --mount-fds */
+    bool read_only;
+    int fds[SANDBOX_LANES_MAX]; /* the child's */
+};
+
+struct fuse_plan {
+    struct fuse_place *places;
+    size_t count;
+    size_t lanes; /* of each */
+};
+
+/*
+ * What the child will mount; its descriptors get numbers from `first_fd` on, a place after the
+ * other. The request's strings are borrowed. A machine without FUSE is only a warning, and an empty
+ * plan: the runtime knows which mounts the app cannot do without.
+ */
+int fuse_plan_make(const struct launch_request *req, int first_fd, struct fuse_plan *out,
+                   struct error *err);
+void fuse_plan_free(struct fuse_plan *p);
+
+/* The rest is for the child: it allocates nothing. */
+
+/* Before the change of identity, while the device is ours to open. */
+int fuse_plan_open(const struct fuse_plan *p, struct error *err);
+/* Makes the other descriptors of a place clones of the first, which has been mounted. */
+int fuse_place_clone(const struct fuse_place *place, size_t lanes, struct error *err);
+
+#endif

@@ -1,0 +1,269 @@
+"""Host mounts with both halves: an app in the sandbox or a machine, its files in a directory of this machine."""
+
+import hashlib
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+
+import pytest
+
+from conftest import BIN, LAUNCHER, SLOW, in_sandbox, vm_missing, wait_for
+from fuse_host import INIT, LIES, FuseHost
+from pairing import children
+from running import BUSYBOX, Sandbox
+
+pytestmark = [pytest.mark.skipif(not BUSYBOX, reason="needs busybox"),
+              pytest.mark.skipif(LAUNCHER == "sandbox" and not os.access("/dev/fuse", os.R_OK | os.W_OK),
+                                 reason="needs /dev/fuse")]
+in_vm = pytest.mark.skipif(bool(vm_missing()), reason=vm_missing() or "")
+APPLETS = "chmod chown cmp cp dd df find flock ln mkdir mount mv rm sha256sum stat sync touch truncate umount".split()
+
+
+def storage(path="/mnt/data", required=True):
+    return {"mounts": [{"name": "data", "mount_path": path, "size_mb": 16, "required": required}]}
+
+
+class Runs:
+    """Builds images whose script has /mnt/data, and runs them on `self.data`."""
+
+    def __init__(self, capsule, tmp_path, make_rootfs):
+        self.images, self.capsule, self.dir = Sandbox(capsule, tmp_path, make_rootfs), capsule, tmp_path
+        self.data = tmp_path / "data"
+        self.data.mkdir()
+        self.killed = False
+
+    def start(self, script, *args, required=True, path="/mnt/data", mount="", image=None, launcher=LAUNCHER,
+              **sections):
+        eif = image or self.images.image(script, files={f"bin/{x}": f"#!/bin/busybox sh\nexec /bin/busybox {x} \"$@\"\n"
+                                                        for x in APPLETS},
+                                         storage=storage(path, required), **sections)
+        mounts = ["--mount", f"data={self.data}{mount}"] if mount is not None else []
+        with open(self.dir / "out", "wb") as out, open(self.dir / "err", "wb") as err:
+            self.process = self.capsule.start("--eif-file", eif, "--manifest-file", self.dir / "capsule.yaml", "--launcher",
+                                              launcher, "--memory-mb", "256", *mounts, *args, program="capsule-shell",
+                                              stdout=out, stderr=err)
+        return eif
+
+    def ends(self, status=0):
+        got = self.process.wait(60 * SLOW)
+        assert got == status, f"status {got}\n{self.out()}\n{self.err()}"
+        return [x for x in self.out().splitlines() if not x.startswith(("info ", "warn ", "error "))]
+
+    def out(self):
+        return (self.dir / "out").read_text(errors="replace")
+
+    def err(self):
+        return (self.dir / "err").read_text(errors="replace")
+
+    def says(self, text):
+        wait_for(lambda: text in self.out() or self.process.poll() is not None, 60 * SLOW, text)
+        assert text in self.out(), self.out() + self.err()
+
+
+@pytest.fixture
+def runs(capsule, tmp_path, make_rootfs):
+    r = Runs(capsule, tmp_path, make_rootfs)
+    yield r
+    capsule.stop_all()
+    assert r.killed or r.images.leftovers() == []
+
+
+def test_files_go_both_ways(runs):
+    given = os.urandom(3 << 20)
+    (runs.data / "given").write_bytes(given)
+    runs.start("""
+cd /mnt/data && sha256sum <given && mkdir -p a/b && cp given a/b/copy && mv a/b/copy a/b/moved && ln -s moved a/b/link &&
+ln a/b/moved a/b/hard && chmod 640 a/b/moved && stat -c '%a %h %s' a/b/link a/b/moved && rm given && truncate -s 5 a/b/hard &&
+touch -d @1000000000 a/b/hard && echo last >>a/b/hard && grep fuse /proc/mounts && df /mnt/data >/dev/null && echo fine
+""".replace("grep fuse", "/bin/busybox grep fuse"))
+    lines = runs.ends()
+    assert lines[0].split()[0] == hashlib.sha256(given).hexdigest()
+    assert lines[1:3] == ["777 1 5", f"640 2 {len(given)}"] and lines[-1] == "fine"
+    assert lines[3].startswith("hostfs-data /mnt/data fuse.hostfs rw,nosuid,nodev,noexec,")
+    assert not (runs.data / "given").exists()
+    assert (runs.data / "a/b/moved").read_bytes() == given[:5] + b"last\n"
+    assert (runs.data / "a/b/link").readlink() == pathlib.Path("moved")
+    assert "mounts: mounted mount=data path=/mnt/data" in runs.out()
+
+
+def test_next_run_finds_what_the_last_one_left(runs):
+    script = "cd /mnt/deep/data && echo $(cat count 2>/dev/null)x >count && cat count"
+    eif = runs.start(script, path="/mnt/deep/data")
+    assert runs.ends() == ["x"]
+    runs.start(script, path="/mnt/deep/data", image=eif)
+    assert runs.ends() == ["xx"]
+
+
+def test_read_only(runs):
+    (runs.data / "file").write_text("text\n")
+    runs.start("cat /mnt/data/file; echo more 2>&1 >/mnt/data/file | tail -n 1; cat /proc/mounts | /bin/busybox grep hostfs",
+               mount=":ro")
+    lines = runs.ends()
+    assert lines[0] == "text" and "Read-only file system" in lines[1] and "fuse.hostfs ro," in lines[2]
+    assert (runs.data / "file").read_text() == "text\n"
+
+
+def test_optional_mount_without_directory(runs):
+    runs.start("ls /mnt/data; echo went on", required=False, mount=None)
+    assert runs.ends()[-1] == "went on"
+    assert "going on without an optional host mount mount=data" in runs.out()
+
+
+def test_processes_left_behind_lose_nothing(runs):
+    """A daemon of the app writes until it is killed at the end: what it saw written is there."""
+    runs.start("""
+cd /mnt/data
+setsid sh -c 'i=0; while :; do i=$((i + 1)); echo $i >>daemon; echo $i >/tmp/last; done' &
+while ! [ "$(cat /tmp/last 2>/dev/null || echo 0)" -gt 200 ]; do sleep 0.05; done
+cat /tmp/last
+""")
+    last = int(runs.ends()[-1])
+    numbers = (runs.data / "daemon").read_text().split("\n")
+    assert numbers[:last] == [str(i + 1) for i in range(last)]
+
+
+@in_sandbox
+def test_killed_shell_leaves_what_was_synced(runs):
+    runs.start("cd /mnt/data; dd if=/dev/zero of=synced bs=64k count=40 conv=fsync 2>/dev/null; echo done; sleep 100")
+    runs.says("done\n")
+    runs.process.kill()
+    runs.process.wait()
+    runs.killed = True
+    assert (runs.data / "synced").stat().st_size == 40 * 65536
+
+
+def arguments(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def test_death_of_the_server_gives_errors(runs):
+    runs.start("cd /mnt/data; echo there >file; echo ready; while cat file >/dev/null 2>&1; do sleep 0.1; done; "
+               "echo more >>file; echo status $?")
+    runs.says("ready\n")
+    os.kill(next(p for p in children(runs.process.pid) if b"host" in arguments(p)[1]), signal.SIGKILL)
+    runs.says("status 1\n")
+    runs.ends()
+    assert "mounts: a host mount is over: its files give errors from now on mount=data" in runs.out()
+
+
+@in_sandbox
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes somebody else")
+@pytest.mark.parametrize("device, status, said", [
+    ("666", 0, "mounts: mounted mount=data"),
+    ("600", 108, "making /dev/fuse: Operation not permitted"),
+], ids=["with-fuse", "without"])
+def test_as_an_ordinary_user(runs, device, status, said):
+    """In a mount namespace whose /dev/fuse is open to everybody, or to nobody else."""
+    base = pathlib.Path(tempfile.mkdtemp(prefix="capsule-", dir="/tmp"))  # pytest's directories are root's alone
+    try:
+        eif = runs.images.image("echo written >/mnt/data/file && cat /mnt/data/file", storage=storage())
+        for name in ("data", "home", "run"):
+            (base / name).mkdir(mode=0o700)
+            os.chown(base / name, 65534, 65534)
+        for file in (eif, runs.dir / "capsule.yaml", BIN / "capsule-shell"):
+            shutil.copy(file, base)
+        base.chmod(0o755)
+        script = (f"mkdir {base}/dev && mount -t tmpfs none {base}/dev && mknod -m {device} {base}/dev/fuse c 10 229 && "
+                  f'mount --bind {base}/dev/fuse /dev/fuse && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"')
+        run = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", base / "capsule-shell", "--eif-file", base / eif.name,
+                              "--manifest-file", base / "capsule.yaml", "--launcher", "sandbox", "--memory-mb", "256",
+                              "--mount", f"data={base}/data"], env={"PATH": os.environ["PATH"], "HOME": f"{base}/home",
+                                                                   "XDG_RUNTIME_DIR": f"{base}/run"},
+                             capture_output=True, text=True, timeout=60, check=False)
+        assert run.returncode == status and said in run.stdout, run.stdout + run.stderr
+        if status == 0:
+            assert (base / "data/file").read_text() == "written\n"
+        else:
+            assert "no host mounts: this machine's /dev/fuse cannot be opened" in run.stderr
+    finally:
+        shutil.rmtree(base)
+
+
+# ---- hosts that lie, in a machine with its own kernel ----
+
+@pytest.fixture
+def vm(capsule, tmp_path, make_rootfs):
+    r = Runs(capsule, tmp_path, make_rootfs)
+    r.hosts = []
+    yield r
+    capsule.stop_all()
+    for host in r.hosts:
+        host.close()
+    assert r.images.leftovers() == []
+
+
+def carrier_of(run):
+    """The directory of a machine's UNIX carrier, as soon as it is there."""
+    def look():
+        assert run.process.poll() is None, run.err()
+        for child in children(run.process.pid):
+            words = arguments(child)
+            if b"--uds-path" in words:
+                return pathlib.Path(os.fsdecode(words[words.index(b"--uds-path") + 1])).parent
+        return None
+    return wait_for(look, 60, "the carrier directory")
+
+
+def start_with_liars(vm, script, liars):
+    """Mounts /mnt/0, /mnt/1 and so on, that the shell does not serve: each `liars` is a FuseHost's `lie`."""
+    storage = {"mounts": [{"name": f"m{i}", "mount_path": f"/mnt/{i}", "size_mb": 16} for i in range(len(liars))]}
+    eif = vm.images.image(script, storage=storage)
+    vm.start(script, image=eif, launcher="qemu", mount=None)
+    directory = carrier_of(vm)
+    vm.hosts += [FuseHost(directory, {"hello": b"from the host"}, index=i, lie=lie) for i, lie in enumerate(liars)]
+
+
+@in_vm
+def test_lies_told_to_a_machine(vm):
+    """A few of those in test_mounts.py, each to a mount of its own."""
+    names = ["longer-than-asked", "oversized", "twice", "notification", "endless", "node-of-the-root", "size-2^63",
+             "name-with-nul", "cut"]
+    lies = [LIES[name] for name in names]
+    liars = [(lambda op, r, h, lie=lie: (lie[1](r, h) or b"\xff" * 16) if op == lie[0] else h) for lie in lies]
+    start_with_liars(vm, "for i in $(ls /mnt); do for n in 1 2 3 4 5; do cat /mnt/$i/hello; ls /mnt/$i; sleep 0.1; done "
+                     ">/dev/null 2>&1; ls /mnt/$i >/dev/null 2>&1; echo $i $?; done", liars)
+    assert vm.ends() == [f"{i} 1" for i in range(len(names))]
+    assert vm.out().count("a host mount is over") == len(names)
+
+
+class Mutator:
+    """Changes a few bytes of every tenth reply's body, the same ones for the same seed."""
+
+    def __init__(self, seed):
+        self.random, self.count = random.Random(seed), 0
+
+    def __call__(self, op, _, honest):
+        if op == INIT or len(honest) <= 16 or self.random.random() < 0.9:
+            return honest
+        self.count += 1
+        data = bytearray(honest)
+        for _ in range(self.random.choice((1, 1, 1, 4))):
+            data[self.random.randrange(16, len(data))] = self.random.choice((0, 1, 2, 0x7f, 0x80, 0xff))
+        return bytes(data)
+
+
+@in_vm
+def test_a_machine_survives_replies_with_wrong_bytes(vm):
+    liars = [Mutator(seed) for seed in range(16)]
+    # A file may now seem to have 2^62 bytes, and a directory no end: so nobody reads them to theirs.
+    start_with_liars(vm, """
+b=/bin/busybox
+for i in $(ls /mnt); do
+    ( cd /mnt/$i || exit
+      for n in 1 2 3 4 5; do
+          $b timeout 1 ls -la | head -n 50; head -c 9999 hello; echo more >>hello; echo $n >new$n; $b rm new$n; ls -l absent
+      done ) >/dev/null 2>&1 &
+done
+wait
+echo alive
+""", liars)
+    assert vm.ends()[-1] == "alive"
+    assert sum(liar.count for liar in liars) > 100
+    assert "Oops" not in vm.err() and "WARNING" not in vm.err()
