@@ -11,7 +11,7 @@ int package_set(char **to, struct slice value, struct error *err);
  */
 int package_list_add(struct package_list *l, struct package *p, struct error *err);
 
-/* Reads an rpmdb.sqlite, a regular file of `size` bytes. */
+/* Reads an rpmdb.sqlite, a private copy of `size` bytes, which is changed by it. */
 int packages_read_rpm(int fd, uint64_t size, struct package_list *to, struct error *err);
 
 #endif

@@ -3,20 +3,18 @@
  * "Database Rebuild": a count of entries, a count of bytes, entries, bytes; big-endian).
  */
 #include "oci/packages_priv.h"
+#include "oci/sqlite_file.h"
 
-#include <errno.h>
 #include <sqlite3.h>
 #include <stdio.h>
-#include <sys/mman.h>
 
-#define ENTRY_LEN     16
-#define ENTRIES_MAX   65535 /* as rpm has it */
-#define HEADER_MAX    ((size_t)16 << 20)
-#define HEAP_MAX      ((sqlite3_int64)32 << 20)
-#define FORMAT_OFFSET 18 /* of the two bytes that say whether there is a write-ahead log */
-#define DATABASE_MIN  512
-#define STEP          1000
-#define STEPS_MAX     100000 /* of STEP instructions of SQLite's machine */
+#define ENTRY_LEN    16
+#define ENTRIES_MAX  65535 /* as rpm has it */
+#define HEADER_MAX   ((size_t)16 << 20)
+#define HEAP_MAX     ((sqlite3_int64)32 << 20)
+#define DATABASE_MIN 512
+#define STEP         1000
+#define STEPS_MAX    100000 /* of STEP instructions of SQLite's machine */
 
 enum {
     TAG_NAME = 1000,
@@ -110,8 +108,6 @@ int packages_read_rpm_header(struct slice blob, struct package_list *to, struct 
 /* ---- the database ---- */
 
 struct database {
-    uint8_t *bytes;
-    size_t size;
     sqlite3 *db;
     sqlite3_stmt *query;
     unsigned int steps;
@@ -121,8 +117,6 @@ static void close_database(struct database *d)
 {
     sqlite3_finalize(d->query);
     sqlite3_close(d->db);
-    if (d->bytes)
-        munmap(d->bytes, d->size);
 }
 
 static int count_steps(void *arg)
@@ -147,32 +141,10 @@ static int be_careful(struct database *d, struct error *err)
         sqlite3_db_config(d->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL) != SQLITE_OK ||
         sqlite3_db_config(d->db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL) != SQLITE_OK ||
         sqlite3_db_config(d->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL) != SQLITE_OK ||
-        sqlite3_exec(d->db, "PRAGMA cell_size_check=ON", NULL, NULL, NULL) != SQLITE_OK)
+        sqlite3_exec(d->db, "PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY", NULL, NULL,
+                     NULL) != SQLITE_OK)
         return fails(d, err);
     return 0;
-}
-
-/*
- * The file is mapped, not read, so that it takes no memory that the kernel cannot have back, and
- * privately, to tell SQLite that there is no write-ahead log: it would look for one.
- */
-static int open_database(struct database *d, int fd, uint64_t size, struct error *err)
-{
-    if (size < DATABASE_MIN)
-        return error_set(err, ERR_INVALID, "too short for a database");
-    d->size = (size_t)size;
-    d->bytes = mmap(NULL, d->size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
-    if (d->bytes == MAP_FAILED) {
-        d->bytes = NULL;
-        return error_sys(err, errno, "mapping a package database");
-    }
-    d->bytes[FORMAT_OFFSET] = d->bytes[FORMAT_OFFSET + 1] = 1;
-    if (sqlite3_open_v2(":memory:", &d->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) !=
-            SQLITE_OK ||
-        sqlite3_deserialize(d->db, "main", d->bytes, (sqlite3_int64)size, (sqlite3_int64)size,
-                            SQLITE_DESERIALIZE_READONLY) != SQLITE_OK)
-        return fails(d, err);
-    return be_careful(d, err);
 }
 
 static int prepare(struct database *d, const char *sql, struct error *err)
@@ -215,8 +187,11 @@ int packages_read_rpm(int fd, uint64_t size, struct package_list *to, struct err
     CLEANUP(close_database) struct database d = {0};
     int rc;
 
-    if (open_database(&d, fd, size, err) < 0 || check_table(&d, err) < 0 ||
-        check_pages(&d, err) < 0 || prepare(&d, "SELECT blob FROM Packages", err) < 0)
+    if (size < DATABASE_MIN)
+        return error_set(err, ERR_INVALID, "too short for a database");
+    d.db = sqlite_file_open(fd, err);
+    if (!d.db || be_careful(&d, err) < 0 || check_table(&d, err) < 0 || check_pages(&d, err) < 0 ||
+        prepare(&d, "SELECT blob FROM Packages", err) < 0)
         return -1;
     while ((rc = sqlite3_step(d.query)) == SQLITE_ROW) {
         const void *blob = sqlite3_column_blob(d.query, 0);
