@@ -110,7 +110,7 @@ static int add(struct registry *r, const struct digest *subject, json_t *entry, 
     int rc = 0;
 
     digest_text(subject, tag);
-    *strchr(tag, ':') = '-';
+    tag[strcspn(tag, ":")] = '-';
     log_info("image", "the registry keeps no list of referrers; adding to its index",
              kv_str("tag", tag));
     for (int i = 0; i <= ROUNDS_MAX && rc == 0; i++)
