@@ -1,10 +1,12 @@
 """A container engine that is none: it answers on a UNIX socket as a test wants it to, right or wrong. Its containers
 are a log and an exit status. `engine.answers["start"] = function(engine, request)` replaces an answer by raw bytes."""
 
+import io
 import json
 import re
 import socket
 import struct
+import tarfile
 import threading
 
 ID = "c0ffee" * 10 + "cafe"
@@ -36,7 +38,7 @@ ROUTES = [
     ("ping", "GET", r"/_ping"), ("image", "GET", r"/images/(.*)/json"), ("pull", "POST", r"/images/create"),
     ("create", "POST", r"/containers/create"), ("list", "GET", r"/containers/json"), ("start", "POST", r"/containers/\w+/start"),
     ("logs", "GET", r"/containers/\w+/logs"), ("wait", "POST", r"/containers/\w+/wait"), ("kill", "POST", r"/containers/\w+/kill"),
-    ("inspect", "GET", r"/containers/\w+/json"), ("remove", "DELETE", r"/containers/\w+"),
+    ("archive", "GET", r"/containers/\w+/archive"), ("inspect", "GET", r"/containers/\w+/json"), ("remove", "DELETE", r"/containers/\w+"),
 ]
 
 
@@ -49,6 +51,7 @@ class FakeEngine:
         self.ended, self.on_signal, self.exists, self.state = threading.Event(), lambda e, s: e.end(143), False, "created"
         self.log_done = threading.Event()
         self.log_done.set()
+        self.manifest = {"version": "v1", "name": "app", "target": "app:1", "sources": {"app": "x"}}
         self.path, self.server = path, socket.socket(socket.AF_UNIX)
         self.server.bind(str(path))
         self.server.listen(64)
@@ -114,6 +117,14 @@ class FakeEngine:
     def create(self, request):
         self.spec, self.exists = json.loads(request.body), True
         return reply(201, {"Id": ID, "Warnings": []})
+
+    def archive(self, _):
+        data, out = json.dumps(self.manifest).encode(), io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            entry = tarfile.TarInfo("capsule.yaml")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+        return reply(200, out.getvalue())
 
     def start(self, _):
         self.state = "exited" if self.ended.is_set() else "running"

@@ -53,28 +53,27 @@ static void end(struct run *r, int status)
         log_warn("run", "how this run ended is not recorded", kv_str("reason", why.msg));
 }
 
-static int go(struct run *r, const struct manifest *m, int signals, void (*up)(void *arg),
-              void *arg, struct error *err)
-{
-    if (r->through.socket)
-        return run_container(r, m, signals, up, arg, err);
-    return run_shell(r, signals, up, arg, err);
-}
-
-/* That, between the beginning and the end of its host mounts. */
-static int serve(struct run *r, const struct manifest *m, int signals, void (*up)(void *arg),
-                 void *arg, struct error *err)
+/* The shell, between the beginning and the end of its host mounts. */
+static int serve(struct run *r, int signals, void (*up)(void *arg), void *arg, struct error *err)
 {
     struct error why = {0};
     int status;
 
     if (run_mounts_prepare(&r->mounts, err) < 0)
         return -1;
-    status = go(r, m, signals, up, arg, err);
+    status = run_shell(r, signals, up, arg, err);
     if (run_mounts_release(&r->mounts, &why) == 0)
         return status;
     error_print("capsule-cli", &why);
     return status == 0 ? 1 : status;
+}
+
+static int go(struct run *r, const struct manifest *m, int signals, void (*up)(void *arg),
+              void *arg, struct error *err)
+{
+    if (r->through.socket)
+        return run_container(r, m, signals, up, arg, err);
+    return serve(r, signals, up, arg, err);
 }
 
 static int start(struct run *r, const struct manifest *m, int signals, struct error *err)
@@ -83,11 +82,11 @@ static int start(struct run *r, const struct manifest *m, int signals, struct er
     int status, rc;
 
     if (!r->detach)
-        return serve(r, m, signals, NULL, NULL, err);
+        return go(r, m, signals, NULL, NULL, err);
     rc = run_detach(r, signals, &told, &status, err);
     if (rc <= 0)
         return rc < 0 ? -1 : status;
-    return serve(r, m, signals, run_detached_up, &told, err);
+    return go(r, m, signals, run_detached_up, &told, err);
 }
 
 /* What only the other way of running has. */
@@ -104,15 +103,14 @@ static int check_options(const struct run *r, struct error *err)
     return error_hint(err, "to run an image of an engine, say which: --engine docker");
 }
 
-/* An image that only an engine has may come without a manifest that is known here. */
 static int bind_mounts(struct run *r, const struct manifest *m, struct error *err)
 {
-    if (m)
+    if (!r->through.socket)
         return run_mounts_bind(&r->mounts, m, err);
     if (r->mounts.count == 0)
         return 0;
-    error_set(err, ERR_USAGE, "--mount: the manifest of %s is not known here", r->image);
-    return error_hint(err, "name it with -f");
+    error_set(err, ERR_UNSUPPORTED, "--mount: not available in this version for containers");
+    return error_hint(err, "build %s into the local store, and run it from there", r->image);
 }
 
 static int run(int argc, char **argv, struct error *err)

@@ -5,6 +5,7 @@
 #include "cli/help_text.h"
 #include "launch/launcher.h"
 #include "oci/store.h"
+#include "runs/registry.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -61,6 +62,24 @@ static void stored_images(const struct place *p)
     free(images);
 }
 
+/* Names, or for want of one IDs: of what can be stopped only what lives. */
+static void known_runs(const struct place *p)
+{
+    bool stop = p->cmd && strcmp(p->cmd->name, "stop") == 0;
+    AUTO_RUN_LIST struct run_list all = {0};
+    struct error err = {0};
+    AUTO_FREE char *runs = runs_dir(&err);
+
+    if (!runs || runs_list(runs, &all, &err) < 0)
+        return;
+    for (size_t i = 0; i < all.count; i++) {
+        const struct run_record *r = &all.items[i].record;
+
+        if (!stop || run_state_lives(all.items[i].state))
+            candidate_str(p, r->name[0] ? r->name : r->id, r->image);
+    }
+}
+
 static void launcher_names(const struct place *p)
 {
     candidate_str(p, "auto", "the first that suits this machine");
@@ -89,6 +108,8 @@ static void values_called(const struct place *p, struct slice name)
 
     if (mentions(name, "IMAGE"))
         stored_images(p);
+    if (mentions(name, "RUN"))
+        known_runs(p);
     for (size_t i = 0; i < ARRAY_LEN(files); i++)
         if (mentions(name, files[i])) {
             puts(":files");

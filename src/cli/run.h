@@ -72,6 +72,12 @@ int run_container(struct run *r, const struct manifest *m, int signals, void (*u
                   void *arg, struct error *err);
 
 /*
+ * Takes the grace from the manifest in the container, and warns where ports do not fit its ingress.
+ * One that cannot be read is warned of.
+ */
+void run_heed_packed(struct run *r, const char *id);
+
+/*
  * Goes on in the background. Returns 1 in the new process, whose output goes to the run's log and
  * which calls run_detached_up() with *told when the app has been started; 0 in the old one, once
  * that has happened, or the new one has ended before, with the exit status in *status; -1.

@@ -15,10 +15,9 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define BODY_MAX   ((size_t)512 << 10)
-#define ARGS_MAX   (16 + 2 * PUBLISH_MAX + 2 * MANIFEST_MOUNTS_MAX)
-#define PORTS_MAX  (PUBLISH_MAX + 256)
-#define MOUNTED_AT "/mnt/capsule-hostfs-data/" /* in the container, as in the reference's */
+#define BODY_MAX  ((size_t)512 << 10)
+#define ARGS_MAX  (16 + 2 * PUBLISH_MAX)
+#define PORTS_MAX (PUBLISH_MAX + 256)
 
 /* ---- the image ---- */
 
@@ -93,15 +92,7 @@ struct parts {
     char texts[PUBLISH_MAX][PUBLISH_TEXT_SIZE];
     struct container_port ports[PORTS_MAX];
     size_t port_count;
-    struct container_bind binds[MANIFEST_MOUNTS_MAX];
-    char **mounts; /* strv: where the binds are seen inside, then what --mount says of each */
 };
-
-static void parts_free(struct parts **p)
-{
-    strv_free((*p)->mounts);
-    free(*p);
-}
 
 static void add(struct parts *p, const char *word)
 {
@@ -172,47 +163,21 @@ static int fill_ports(const struct run *r, const struct manifest *m, struct part
     return 0;
 }
 
-/* State directories are mounted by us; inside, the shell only serves them. */
-static void fill_mounts(const struct run *r, struct parts *p)
-{
-    size_t count = r->mounts.count;
-
-    for (size_t i = 0; i < count; i++) {
-        AUTO_FREE char *target = xasprintf(MOUNTED_AT "%s", r->mounts.items[i].name);
-
-        strv_add(&p->mounts, target);
-    }
-    for (size_t i = 0; i < count; i++) {
-        const struct run_mount *m = &r->mounts.items[i];
-        AUTO_FREE char *value =
-            xasprintf("%s=%s%s", m->name, p->mounts[i], m->read_only ? ":ro" : "");
-
-        p->binds[i] =
-            (struct container_bind){state_dir_served(m->state), p->mounts[i], m->read_only};
-        strv_add(&p->mounts, value);
-        add(p, "--mount");
-        add(p, p->mounts[count + i]);
-    }
-}
-
 static int create(struct run *r, const struct manifest *m, char id[CONTAINER_ID_MAX + 1],
                   struct error *err)
 {
-    CLEANUP(parts_free) struct parts *p = xcalloc(1, sizeof(*p));
+    AUTO_FREE struct parts *p = xcalloc(1, sizeof(*p));
     AUTO_BUF struct buf body = BUF(BODY_MAX);
     struct container_spec spec = {.image = r->image,
                                   .command = p->args,
                                   .run = r->record.id,
                                   .name = r->record.name,
                                   .ports = p->ports,
-                                  .binds = p->binds,
-                                  .bind_count = r->mounts.count,
                                   .device = access(CONTAINER_DEVICE, F_OK) == 0,
                                   .privileged = r->privileged,
                                   .host_network = r->host_network};
 
     fill_args(r, p);
-    fill_mounts(r, p);
     if (fill_ports(r, m, p, err) < 0)
         return -1;
     spec.port_count = p->port_count;
@@ -285,6 +250,7 @@ int run_container(struct run *r, const struct manifest *m, int signals, void (*u
     if (create(r, m, id, err) < 0)
         return -1;
     note(r, id);
+    run_heed_packed(r, id);
     log_debug("run", "container", kv_str("id", id), kv_str("engine", r->through.socket));
     status = live(r, id, signals, up, arg, &end, err);
     if (container_remove(&r->through, id, &why) == 0)

@@ -180,6 +180,49 @@ int container_create(const struct container_engine *e, struct buf *body,
     return 0;
 }
 
+struct export
+{
+    int fd;
+    uint64_t left;
+    struct error *err;
+    bool failed; /* *err is set */
+};
+
+static bool take_export(void *arg, struct slice bytes)
+{
+    struct export *x = arg;
+
+    if (bytes.len > x->left) {
+        error_set(x->err, ERR_LIMIT, "the engine sends more than it may");
+        x->failed = true;
+        return false;
+    }
+    x->left -= bytes.len;
+    x->failed = fd_write_all(x->fd, bytes.ptr, bytes.len, "a working file", x->err) < 0;
+    return !x->failed;
+}
+
+int container_export(const struct container_engine *e, const char *id, const char *path, int fd,
+                     uint64_t max, struct error *err)
+{
+    AUTO_FREE char *name = container_escape(path);
+    AUTO_FREE char *call_path = xasprintf("/containers/%s/archive?path=%s", id, name);
+    AUTO_FREE char *what = xasprintf("reading %s in the container", path);
+    CLEANUP(container_stream_end) struct container_stream s = {0};
+    struct export x = {.fd = fd, .left = max, .err = err};
+    struct error broken = {0};
+
+    if (container_stream_begin(&s, e, "GET", call_path, NULL, take_export, &x, err) < 0)
+        return -1;
+    container_stream_set_stall(&s, 10);
+    if (container_stream_run(&s, what, &broken) == 0)
+        return 0;
+    if (x.failed)
+        return error_wrap(err, "%s", what);
+    *err = broken;
+    return -1;
+}
+
 int container_start(const struct container_engine *e, const char *id, struct error *err)
 {
     return call_container(e, "POST", id, "/start", 204, 304, "starting the container", err);

@@ -22,6 +22,12 @@ int container_pull(const struct container_engine *e, const char *image, const ch
 /* From the body of container_spec_format(); ERR_NOT_FOUND when it has no such image. */
 int container_create(const struct container_engine *e, struct buf *body,
                      char id[CONTAINER_ID_MAX + 1], struct error *err);
+/*
+ * Writes a tar stream of what `path` names in the container to `fd`, `max` bytes at most.
+ * ERR_NOT_FOUND when there is no such thing.
+ */
+int container_export(const struct container_engine *e, const char *id, const char *path, int fd,
+                     uint64_t max, struct error *err);
 int container_start(const struct container_engine *e, const char *id, struct error *err);
 /* One that has ended is no error. */
 int container_signal(const struct container_engine *e, const char *id, const char *signal,

@@ -11,7 +11,7 @@
 
 #define CONTAINER_STOP_EXTRA_MS 15000 /* beyond the app's grace */
 #define CONTAINER_FORCE_MS      5000  /* after a second signal */
-#define CONTAINER_LOG_IDLE_MS   5000 /* for the log to end once the container has */
+#define CONTAINER_LOG_IDLE_MS   5000  /* for the log to end once the container has */
 
 struct container_watch {
     const struct container_engine *engine;

@@ -21,6 +21,12 @@
 
 /* ---- opening ---- */
 
+static bool is_exposed(const struct stat *st)
+{
+    return (st->st_uid != geteuid() && st->st_uid != 0) ||
+           ((st->st_mode & 022) != 0 && (st->st_mode & S_ISVTX) == 0);
+}
+
 static int open_below(struct state_dir *sd, int top, bool create, struct error *err)
 {
     struct stat st;
@@ -51,6 +57,7 @@ int state_dir_open(const char *path, bool create, struct state_dir **out, struct
 {
     AUTO_STATE_DIR struct state_dir *sd = xcalloc(1, sizeof(*sd));
     AUTO_FD int top = -1;
+    struct stat st;
 
     sd->fd = sd->lock = -1;
     if (create && dir_make_all(path, 0700, err) < 0)
@@ -58,8 +65,9 @@ int state_dir_open(const char *path, bool create, struct state_dir **out, struct
     sd->path = realpath(path, NULL);
     if (sd->path)
         top = open(sd->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (top < 0)
+    if (top < 0 || fstat(top, &st) < 0)
         return error_sys(err, errno, "opening the state directory %s", path);
+    sd->exposed = is_exposed(&st);
     if (open_below(sd, top, create, err) < 0)
         return -1;
     *out = sd;
@@ -216,6 +224,10 @@ int state_dir_prepare(struct state_dir *sd, uint64_t size_mb, bool read_only, st
 
     if (state_lock(sd, err) < 0)
         return -1;
+    if (sd->exposed)
+        log_warn(COMPONENT,
+                 "other users may rename what is in this directory, and so choose what is served",
+                 kv_str("directory", sd->path));
     rc = geteuid() == 0 ? prepare_image(sd, size_mb, read_only, err)
                         : prepare_tree(sd, size_mb, err);
     if (rc < 0)

@@ -89,11 +89,14 @@ static int remove_if_there(const struct state_dir *sd, const char *name, struct 
 
 static int set_size(int fd, uint64_t size, const struct state_dir *sd, struct error *err)
 {
+    int sys;
+
     if (ftruncate(fd, (off_t)size) == 0)
         return 0;
-    error_sys(err, errno, "giving %s/" STATE_IMAGE_SHOWN " its size of %ju MiB", sd->path,
+    sys = errno;
+    error_sys(err, sys, "giving %s/" STATE_IMAGE_SHOWN " its size of %ju MiB", sd->path,
               (uintmax_t)(size / MIB));
-    return errno == EFBIG || errno == EINVAL
+    return sys == EFBIG || sys == EINVAL
                ? error_hint(err, "this host file system takes no file of that size")
                : -1;
 }

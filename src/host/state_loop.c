@@ -51,8 +51,10 @@ int state_loop_attach(int image, const char *shown, char name[STATE_LOOP_SIZE], 
             return no_loop("looking for a free loop device", errno, err);
         snprintf(name, STATE_LOOP_SIZE, "/dev/loop%d", number);
         loop = open(name, O_RDWR | O_CLOEXEC);
-        if (loop < 0)
-            return no_loop(name, errno, err);
+        if (loop < 0) {
+            no_loop(name, errno, err);
+            return error_wrap(err, "opening a loop device");
+        }
         if (configure(loop, image) == 0)
             return loop;
         if (errno != EBUSY) {

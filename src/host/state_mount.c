@@ -378,7 +378,7 @@ static int mount_image(struct state_dir *sd, int target, bool read_only, struct 
     AUTO_FD int image = -1, loop = -1;
     char name[STATE_LOOP_SIZE], path[32];
     struct stat st;
-    int rc = state_image_open(sd, O_RDWR, &image, &st, err);
+    int rc = state_image_open(sd, O_RDWR, &image, &st, err), sys;
 
     if (rc <= 0)
         return rc < 0 ? -1 : error_set(err, ERR_NOT_FOUND, "%s: gone", shown);
@@ -390,7 +390,10 @@ static int mount_image(struct state_dir *sd, int target, bool read_only, struct 
               MS_NODEV | MS_NOSUID | MS_NOEXEC | MS_NOATIME | (read_only ? MS_RDONLY : 0),
               "errors=remount-ro") == 0)
         return 0;
-    error_sys(err, errno, "mounting %s", shown);
+    sys = errno;
+    error_sys(err, sys, "mounting %s", shown);
+    if (sys == EPERM || sys == EACCES)
+        return error_hint(err, "root may not mount here; a container needs CAP_SYS_ADMIN for it");
     return error_hint(err, "see what is wrong with it: capsule-cli mount check %s", sd->path);
 }
 

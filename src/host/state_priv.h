@@ -20,9 +20,10 @@
 #define STATE_IMAGE_SHOWN STATE_HOSTFS "/" STATE_IMAGE_NAME
 
 struct state_dir {
-    char *path; /* of STATE_DIR, resolved */
-    int fd;     /* .capsule-hostfs */
-    dev_t dev;  /* of .capsule-hostfs */
+    char *path;   /* of STATE_DIR, resolved */
+    bool exposed; /* others than we and root may rename what is in STATE_DIR */
+    int fd;       /* .capsule-hostfs */
+    dev_t dev;    /* of .capsule-hostfs */
     ino_t ino;
     int lock;                 /* -1: not held */
     char mnt[STATE_MNT_SIZE]; /* our mount point, empty when there is none */

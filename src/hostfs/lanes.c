@@ -148,7 +148,10 @@ static int send_answer(void *arg, const struct iovec *iov, int count)
  */
 static bool is_slow(const uint8_t *message)
 {
-    switch (((const struct fuse_in_header *)(const void *)message)->opcode) {
+    const struct fuse_in_header *head = (const void *)message;
+    const struct fuse_setattr_in *attr = (const void *)(message + sizeof(*head));
+
+    switch (head->opcode) {
     case FUSE_READ:
     case FUSE_WRITE:
     case FUSE_FSYNC:
@@ -157,8 +160,9 @@ static bool is_slow(const uint8_t *message)
     case FUSE_COPY_FILE_RANGE:
     case FUSE_READDIR:
     case FUSE_READDIRPLUS:
-    case FUSE_SETATTR:
         return true;
+    case FUSE_SETATTR:
+        return head->len >= sizeof(*head) + sizeof(*attr) && (attr->valid & FATTR_SIZE);
     default:
         return false;
     }

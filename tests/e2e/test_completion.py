@@ -3,6 +3,7 @@ capsule-cli says which words the shell has made of them."""
 
 import os
 import pty
+import re
 import select
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import BIN, ROOT, write_manifest
+from conftest import BIN, ROOT, in_sandbox, write_manifest
 
 SCRIPTS = ROOT / "src/cli/completion"
 START = {
@@ -116,6 +117,8 @@ def test_every_command_is_offered():
     listed = subprocess.run([BIN / "capsule-cli", "--help"], capture_output=True, text=True).stdout
     commands = [line.split()[0] for line in listed.split("Commands:\n")[1].split("\n\n")[0].splitlines()]
     assert complete("") == [*commands, "help"]
+    sources = "".join(path.read_text() for path in (ROOT / "src/cli").glob("cmd_*.c"))
+    assert sorted(commands) == sorted(re.findall(r'^    \.name = "(\w+)"', sources, re.M))
 
 
 def test_completion_makes_no_store(tmp_path):
@@ -126,3 +129,17 @@ def test_completion_makes_no_store(tmp_path):
 def test_no_option_after_the_end_of_options():
     assert complete("run", "--", "--pub", env={"XDG_DATA_HOME": "/nonexistent"}) == [":files"]
     assert complete() == complete("")
+
+
+@in_sandbox
+def test_runs_are_offered(capsule, make_rootfs, tmp_path):
+    root = make_rootfs("root", ["/bin/busybox", "sleep", "600"], {"/bin/busybox": shutil.which("busybox")})
+    manifest = write_manifest(tmp_path / "capsule.yaml", f"dir:{root}", target="sleeper:1")
+    capsule.cli("build", "-f", manifest, "--output", f"oci:{tmp_path}/out", check=0)
+    capsule.cli("run", "-f", manifest, "--launcher", "sandbox", "--detach", "--name", "web-1", check=0)
+    try:
+        assert complete("stop", "", env=capsule.env) == complete("logs", "-f", "we", env=capsule.env) == ["web-1"]
+    finally:
+        capsule.cli("stop", "web-1", check=0)
+    assert complete("stop", "", env=capsule.env) == []
+    assert complete("logs", "", env=capsule.env) == ["web-1"]

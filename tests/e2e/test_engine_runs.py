@@ -67,7 +67,7 @@ def test_container_is_made_as_documented(engine, run, capsule):
     assert nothing == "no-new-privileges" and profile["defaultAction"] == "SCMP_ACT_ERRNO"
     allowed = {n for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" and "args" not in rule for n in rule["names"]}
     assert {"read", "execve", "epoll_pwait2", "accept4"} <= allowed and not allowed & {"mount", "bpf", "unshare", "clone3", "socket"}
-    assert engine.calls[:4] + sorted(engine.calls[4:]) == ["ping", "image", "create", "start", "logs", "remove", "wait"]
+    assert engine.calls[:3] + sorted(engine.calls[3:]) == ["ping", "image", "create", "archive", "logs", "remove", "start", "wait"]
     assert engine.calls[-1] == "remove"
 
 
@@ -199,6 +199,25 @@ def test_signal_stops_in_order(engine, run, capsule):
     _, err = p.communicate(timeout=20)
     assert p.returncode == 128 + signal.SIGINT and engine.signals == ["SIGTERM"] and not engine.exists
     assert b"stopping the container grace_secs=10" in err and ps(capsule)[0]["exit_status"] == 130
+
+
+def test_manifest_in_the_image_gives_grace_and_ingress(engine, run, capsule):
+    engine.manifest.update(runtime={"stop_grace_secs": 77}, ingress=[{"listen_port": 8080}, {"listen_port": 8081}])
+    p = run("-p", "80:8080", "-p", "90:9090", "app:1", background=True)
+    wait_for(lambda: "wait" in engine.calls, 20, "the container")
+    p.send_signal(signal.SIGTERM)
+    _, err = p.communicate(timeout=20)
+    assert b"stopping the container grace_secs=77" in err
+    assert b"is not in the manifest's ingress port=90 enclave_port=9090" in err and b"is not published" in err and b"enclave_port=8081" in err
+
+
+@pytest.mark.parametrize("answer", [b"", reply(404, {"message": "no such file"}), reply(200, b"no tar"), reply(200, bytes(3 << 20)), b"\0\0"],
+                         ids=["nothing", "404", "no-tar", "large", "garbage"])
+def test_manifest_that_cannot_be_read_is_warned_of(engine, run, answer):
+    engine.answers["archive"] = lambda e, r: answer
+    engine.end(3)
+    p = run("app:1")
+    assert p.returncode == 3 and b"manifest in the image is not known" in p.err and not engine.exists
 
 
 def test_second_signal_hurries_and_a_third_kills(engine, run):
@@ -344,6 +363,12 @@ def test_old_engine(engine, run, version, says):
 ])
 def test_wrong_options(capsule, args, says, status):
     assert says in capsule.cli("run", *args, check=status).stderr
+
+
+def test_host_mounts_are_refused(engine, run, tmp_path):
+    p = run("--mount", f"data={tmp_path}/state", "app:1")
+    assert p.returncode == 1 and b"--mount: not available in this version for containers" in p.err
+    assert engine.spec is None and not (tmp_path / "state").exists()
 
 
 def test_publish_all_needs_to_know_the_ports(engine, run):

@@ -219,6 +219,7 @@ echo told to nobody
     p.kill()
     p.wait()
     assert "in use by resize2fs (process" in bench.refused(64)
+    assert (bench.hostfs / "disk.img.grow").exists()
     (bench.base / "go").touch()
     wait_for(lambda: (bench.base / "done").exists(), what="its end")
     wait_for(lambda: bench.start(64).communicate(input="")[0], what="a run after it")
@@ -397,6 +398,24 @@ def test_a_directory_of_another_user(bench):
     bench.image.write_bytes(b"x" * 4096)
     os.chown(bench.image, 65534, 65534)
     assert "belongs to user 65534" in bench.refused(32)
+
+
+@needs_loop
+def test_a_state_directory_that_others_may_change(bench):
+    """It is used, as the reference does, but not silently: they could put another .capsule-hostfs there."""
+    bench.dir.mkdir()
+    for owner, bits, exposed in ((0, 0o755, False), (0, 0o1777, False), (0, 0o775, True), (65534, 0o700, True)):
+        os.chown(bench.dir, owner, owner)
+        bench.dir.chmod(bits)
+        assert ("other users may rename" in bench.once(8)) == exposed, (owner, oct(bits))
+
+
+@needs_loop
+def test_root_that_may_not_mount(bench):
+    err = bench.refused(8, prefix=["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"])
+    assert "mounting" in err and "CAP_SYS_ADMIN" in err
+    wait_for(lambda: not loops_below(bench.base), what="the loop device's end")
+    assert sorted(os.listdir(bench.hostfs)) == ["disk.img", "lock"]
 
 
 # ---- size ----

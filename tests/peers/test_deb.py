@@ -83,7 +83,7 @@ def inside(root, script):
 
 def files(root):
     """What a root holds, but for what is in motion."""
-    moving = re.compile(r"var/(cache|log|lib/(apt|dpkg|systemd))/|etc/ld.so.cache|work/|root/|tmp/")
+    moving = re.compile(r"var/(cache|log|lib/(apt|dpkg|systemd))/|etc/ld.so.cache|work/|root/|run/|tmp/")
     found = subprocess.run(["find", ".", "-xdev", "!", "-type", "d", "-printf", "%P\n"], cwd=root, capture_output=True,
                            text=True, check=True).stdout.split("\n")
     return {f for f in found if not moving.match(f)}

@@ -11,7 +11,7 @@ import tempfile
 import pytest
 
 import docker_engine
-from conftest import BIN, free_port, wait_for
+from conftest import BIN, free_port, wait_for, write_manifest
 
 ENTRY = r"""#!/bin/sh
 case " $* " in
@@ -106,10 +106,11 @@ def engine(request, tmp_path_factory):
         shutil.copy(shutil.which("busybox"), context / "busybox")
         (context / "entry").write_text(ENTRY)
         (context / "entry").chmod(0o755)
+        write_manifest(context / "capsule.yaml", "x", runtime={"stop_grace_secs": 7})
         (context / "probe.c").write_text(PROBE)
         subprocess.run(["cc", "-static", "-o", context / "probe", context / "probe.c"], check=True)
         tools = "".join(f"COPY busybox /bin/{x}\n" for x in "sh id grep touch sleep".split())
-        (context / "Dockerfile").write_text(f'FROM scratch\n{tools}COPY entry probe /\nENV PATH=/bin\nENTRYPOINT ["/entry"]\n')
+        (context / "Dockerfile").write_text(f'FROM scratch\n{tools}COPY entry probe /\nCOPY capsule.yaml /enclave/\nENV PATH=/bin\nENTRYPOINT ["/entry"]\n')
         try:
             e.load(context)
         except subprocess.CalledProcessError as error:
@@ -157,8 +158,9 @@ def test_signal_gives_the_grace(run):
     p = run(*NET, background=True)
     assert p.stdout.readline() == b"ready\n"
     p.send_signal(signal.SIGINT)
-    out, _ = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=60)
     assert p.returncode == 128 + signal.SIGINT and out == b"stopping\nflushed\n"
+    assert b"stopping the container grace_secs=7\n" in err, "the manifest in the image was read"
 
 
 def test_detached_list_logs_stop(run, capsule):
