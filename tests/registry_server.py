@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import http.server
+import itertools
 import json
 import os
 import pathlib
@@ -73,7 +74,7 @@ class Registry:
         self.layout, self.rules, self.seen, self.asked = layout, [], [], []
         self.tags = {"t": layout.manifests[0]["digest"]} if layout else {}
         self.blobs, self.manifests, self.uploads, self.lists_referrers = {}, {}, {}, False
-        self.lock = threading.Lock()
+        self.numbers = itertools.count()
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"outer": self}))
         self.server.daemon_threads = True
         self.host = "127.0.0.1:%d" % self.server.server_port
@@ -137,9 +138,8 @@ class Registry:
             if theirs:
                 self.blobs[name, mount] = theirs
                 return h.answer(201, headers=[("Location", f"/v2/{name}/blobs/{mount}"), ("Docker-Content-Digest", mount)])
-            with self.lock:
-                which = f"u{len(self.uploads)}"
-                self.uploads[which] = bytearray()
+            which = f"u{next(self.numbers)}"
+            self.uploads[which] = bytearray()
             return h.answer(202, headers=self.place(name, which))
         data = self.uploads.get(which)
         if data is None or (h.command != "GET" and query["_state"] != str(len(data))):

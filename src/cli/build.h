@@ -2,6 +2,7 @@
 #ifndef CAPSULE_CLI_BUILD_H
 #define CAPSULE_CLI_BUILD_H
 
+#include "base/file.h"
 #include "cli/app_ramdisk.h"
 #include "cli/assemble.h"
 #include "cli/build_lock.h"
@@ -27,6 +28,16 @@ struct build_args {
     char **cacerts; /* strv */
     char **outputs; /* strv; NULL: the engine if one answers */
     enum lock_mode lock;
+    const char *sbom, *provenance; /* files; NULL: none */
+    bool attest;                   /* both into the registries that the image goes to */
+};
+
+/* A text about the build: a file that appears when all is done, and its bytes. */
+struct build_paper {
+    const char *path; /* NULL: no file */
+    bool wanted;
+    struct atomic_file file;
+    struct buf text;
 };
 
 /* What a build has at hand; released as a whole. */
@@ -34,12 +45,14 @@ struct build {
     struct build_args args;
     struct manifest *manifest;
     struct build_lock lock;
+    struct build_paper sbom, provenance;
     struct image image;
     struct launch launch;
     struct eif_signer *signer;
     char *runtime, *init, *kernel;
     int64_t epoch;
     struct eif_measurements pcrs;
+    struct digest eif; /* of the file, when the provenance is to tell it */
     /* Of a build that ends in a release image. */
     char *shell; /* our own; NULL when the manifest names a base */
     bool to_engine;
@@ -57,6 +70,23 @@ static inline bool build_is_eif_only(const struct build *b)
 
 /* Writes the EIF to an empty regular file and fills b->pcrs. */
 int build_write_eif(struct build *b, int fd, const char *name, struct error *err);
+
+/* SHA-256 of a whole regular file. */
+int build_digest_file(int fd, const char *name, struct digest *out, struct error *err);
+
+/* ---- bill of materials, provenance: build_papers.c ---- */
+
+/* Finds out now whether the files that are wanted can be made. */
+int build_papers_open(struct build *b, struct error *err);
+/* Lists the packages of the app's image; before it is amended. */
+int build_papers_list(struct build *b, struct error *err);
+/* Writes down what went in and what came out; when that is there. */
+int build_papers_prove(struct build *b, struct error *err);
+/* Pushes both as artifacts about `image`, which has been sent to `destination`, where asked for. */
+int build_papers_attach(const struct build *b, const char *destination,
+                        const struct content_image *image, struct error *err);
+int build_papers_save(struct build *b, struct error *err);
+void build_papers_free(struct build *b);
 
 /* ---- release images: build_release.c ---- */
 

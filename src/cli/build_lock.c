@@ -45,8 +45,7 @@ int build_lock_open(struct build_lock *l, enum lock_mode mode, const char *file,
     return 0;
 }
 
-/* The reference as it means the same on every machine: paths below the manifest are relative. */
-static char *portable(const struct build_lock *l, const char *reference)
+char *build_lock_portable(const struct build_lock *l, const char *reference)
 {
     const char *colon = strchr(reference, ':'), *where;
     size_t len = strlen(l->dir);
@@ -72,7 +71,7 @@ static int stale(const struct build_lock *l, const char *name, const struct lock
 char *build_lock_reference(const struct build_lock *l, const char *name, const char *reference,
                            struct error *err)
 {
-    AUTO_FREE char *written = portable(l, reference);
+    AUTO_FREE char *written = build_lock_portable(l, reference);
     const struct lock_entry *e = lock_find(&l->old, name);
 
     if (l->mode == LOCK_RENEW)
@@ -95,7 +94,7 @@ char *build_lock_reference(const struct build_lock *l, const char *name, const c
 int build_lock_take(struct build_lock *l, const char *name, const char *reference,
                     const struct digest *image, const char *repo_digest, struct error *err)
 {
-    AUTO_FREE char *written = portable(l, reference);
+    AUTO_FREE char *written = build_lock_portable(l, reference);
     const struct lock_entry *e = lock_find(&l->old, name);
     int rc = 0;
 

@@ -25,6 +25,8 @@ void build_lock_free(struct build_lock *l);
 /* Reads capsule.lock beside the manifest `file`, unless it is to be renewed. */
 int build_lock_open(struct build_lock *l, enum lock_mode mode, const char *file,
                     const struct manifest *m, struct error *err);
+/* The reference as it means the same on every machine: paths below the manifest are relative. */
+char *build_lock_portable(const struct build_lock *l, const char *reference);
 /*
  * What to load for a source of the manifest (`name` as the manifest calls it). Refuses what is not
  * pinned where that is asked for, and references that the lock knows otherwise. The caller frees

@@ -109,6 +109,7 @@ static int store_images(struct build *b, struct error *err)
         build_write_eif(b, w.fd, b->manifest->target, err) < 0 ||
         store_commit(b->store, &w, &in.eif, err) < 0)
         return -1;
+    b->eif = in.eif.digest;
     fill_labels(b, &in.eif, &labels);
     in.label_count = labels.count;
     if (release_store(b->store, b->manifest->target, &in, &b->stored, err) < 0)
@@ -123,7 +124,9 @@ static int send(const struct build *b, struct error *err)
     int rc = release_open(b->store, &b->stored, &r, err);
 
     for (size_t i = 0; rc == 0 && i < strv_len(b->args.outputs); i++)
-        rc = image_output(b->args.outputs[i], &r.image, target, &b->options, err);
+        rc = image_output(b->args.outputs[i], &r.image, target, &b->options, err) < 0
+                 ? -1
+                 : build_papers_attach(b, b->args.outputs[i], &r.image, err);
     if (rc == 0 && b->to_engine)
         rc = image_output_engine(&r.image, target, err) < 0 ? -1 : 0;
     return rc;
@@ -131,7 +134,7 @@ static int send(const struct build *b, struct error *err)
 
 int build_release(struct build *b, struct error *err)
 {
-    if (store_images(b, err) < 0)
+    if (store_images(b, err) < 0 || build_papers_prove(b, err) < 0)
         return -1;
     if (send(b, err) == 0)
         return 0;

@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "config.h"
 #include "oci/amend.h"
+#include "oci/output.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,7 @@ static void build_free(struct build *b)
     launch_free(&b->launch);
     image_free(&b->image);
     build_lock_free(&b->lock);
+    build_papers_free(b);
     manifest_free(b->manifest);
     free(b->runtime);
     free(b->init);
@@ -83,6 +85,8 @@ static int prepare(struct build *b, struct error *err)
     if (!b->kernel)
         return -1;
     say_what_is_off(m, b->args.nitro_cli);
+    if (build_papers_open(b, err) < 0)
+        return -1;
     return build_is_eif_only(b) ? 0 : build_release_check(b, err);
 }
 
@@ -100,8 +104,10 @@ static int load_image(struct build *b, struct error *err)
     log_debug("build", "reading the app image", kv_str("source", reference));
     if (image_load(reference, &b->options, &b->image, err) < 0)
         return error_wrap(err, "sources.app");
-    return build_lock_take(&b->lock, "app", app, b->image.has_id ? &b->image.id : NULL,
-                           b->image.repo_digest, err);
+    if (build_lock_take(&b->lock, "app", app, b->image.has_id ? &b->image.id : NULL,
+                        b->image.repo_digest, err) < 0)
+        return -1;
+    return build_papers_list(b, err);
 }
 
 /* What an init that keeps AWS's convention expects, and what it cannot do. */
@@ -220,11 +226,28 @@ int build_write_eif(struct build *b, int fd, const char *name, struct error *err
     return 0;
 }
 
+int build_digest_file(int fd, const char *name, struct digest *out, struct error *err)
+{
+    struct content_blob all = {0};
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return error_sys(err, errno, "reading %s", name);
+    content_add_file(&all, fd, 0, (uint64_t)st.st_size);
+    if (content_measure(&all, err) < 0)
+        return error_wrap(err, "%s", name);
+    *out = all.digest;
+    return 0;
+}
+
 static int write_to_file(struct build *b, const char *path, struct error *err)
 {
     CLEANUP(atomic_file_drop) struct atomic_file f = ATOMIC_FILE_NONE;
 
     if (atomic_file_open(&f, path, 0644, err) < 0 || build_write_eif(b, f.fd, path, err) < 0)
+        return -1;
+    if (b->provenance.wanted &&
+        (build_digest_file(f.fd, path, &b->eif, err) < 0 || build_papers_prove(b, err) < 0))
         return -1;
     return atomic_file_commit(&f, err);
 }
@@ -280,6 +303,33 @@ static int check_init_args(struct build_args *a, char **argv, struct error *err)
     return 0;
 }
 
+/* What is written down about a build, and what a build is held to. */
+static int take_record_option(int c, struct build_args *a, char **argv, struct error *err)
+{
+    switch (c) {
+    case 'b':
+        a->sbom = optarg;
+        break;
+    case 'P':
+        a->provenance = optarg;
+        break;
+    case 't':
+        a->attest = true;
+        break;
+    case 'l':
+    case 'L':
+        if (a->lock != LOCK_USE)
+            return cli_usage_error(&cmd_build, argv, err,
+                                   "--lock and --locked are given once, "
+                                   "one of them");
+        a->lock = c == 'l' ? LOCK_RENEW : LOCK_REQUIRE;
+        break;
+    default:
+        return cli_option_error(&cmd_build, c, argv, err);
+    }
+    return 0;
+}
+
 static int take_option(int c, struct build_args *a, char **argv, struct error *err)
 {
     switch (c) {
@@ -309,7 +359,7 @@ static int take_option(int c, struct build_args *a, char **argv, struct error *e
             return -1;
         a->root_format_given = true;
         break;
-    case 'b':
+    case 'B':
         return parse_builder(optarg, &a->nitro_cli, argv, err);
     case 's':
         a->strict = true;
@@ -329,18 +379,18 @@ static int take_option(int c, struct build_args *a, char **argv, struct error *e
     case 'O':
         strv_add(&a->outputs, optarg);
         break;
-    case 'l':
-    case 'L':
-        if (a->lock != LOCK_USE)
-            return cli_usage_error(&cmd_build, argv, err,
-                                   "--lock and --locked are given once, "
-                                   "one of them");
-        a->lock = c == 'l' ? LOCK_RENEW : LOCK_REQUIRE;
-        break;
     default:
-        return cli_option_error(&cmd_build, c, argv, err);
+        return take_record_option(c, a, argv, err);
     }
     return 0;
+}
+
+static bool goes_to_registry(const struct build_args *a)
+{
+    for (char **o = a->outputs; o && *o; o++)
+        if (image_output_takes_referrers(*o))
+            return true;
+    return false;
 }
 
 static int parse_args(int argc, char **argv, struct build_args *a, struct error *err)
@@ -360,9 +410,12 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
         {"insecure", no_argument, NULL, 'u'},
         {"cacert", required_argument, NULL, 'a'},
         {"output", required_argument, NULL, 'O'},
+        {"sbom", required_argument, NULL, 'b'},
+        {"provenance", required_argument, NULL, 'P'},
+        {"attest", no_argument, NULL, 't'},
         {"lock", no_argument, NULL, 'l'},
         {"locked", no_argument, NULL, 'L'},
-        {"eif-builder", required_argument, NULL, 'b'},
+        {"eif-builder", required_argument, NULL, 'B'},
         {0},
     };
     int c;
@@ -376,6 +429,8 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
     }
     if (a->eif && a->eif_only)
         return cli_usage_error(&cmd_build, argv, err, "--eif and --eif-only exclude each other");
+    if (a->attest && !goes_to_registry(a))
+        return cli_usage_error(&cmd_build, argv, err, "--attest needs an --output docker://...");
     if (a->outputs && (a->eif || a->eif_only))
         return cli_usage_error(&cmd_build, argv, err,
                                "--output is for release images, and %s ends with the EIF",
@@ -394,7 +449,7 @@ static int run(int argc, char **argv, struct error *err)
     if (prepare(&b, err) < 0 || load_image(&b, err) < 0 ||
         (!path && build_release_base(&b, err) < 0) || amend(&b, err) < 0 ||
         (path ? write_to_file(&b, path, err) : build_release(&b, err)) < 0 ||
-        build_lock_save(&b.lock, err) < 0)
+        build_papers_save(&b, err) < 0 || build_lock_save(&b.lock, err) < 0)
         return -1;
     return build_print_result(&b, err);
 }
@@ -404,7 +459,8 @@ const struct subcommand cmd_build = {
     .synopsis = "[-f FILE|-] [--output DEST]... [--eif OUT] [--kernel FILE] [--cmdline TEXT] "
                 "[--root-format erofs|cpio] [--init FILE [--nsm-module FILE]] "
                 "[--eif-builder capsule|nitro-cli] [--strict] [--drop-capabilities] "
-                "[--pull] [--cacert FILE] [--insecure] [--lock|--locked]",
+                "[--pull] [--cacert FILE] [--insecure] [--lock|--locked] "
+                "[--sbom FILE] [--provenance FILE] [--attest]",
     .summary = "Turn an app image into an EIF and a release image",
     .help =
         "Reads the manifest, takes the app image it names, adds capsule-runtime and the manifest,\n"
@@ -444,7 +500,11 @@ const struct subcommand cmd_build = {
         "      --lock               write capsule.lock beside the manifest: the digests that its\n"
         "                           sources lead to. Later builds take these, until it is renewed\n"
         "      --locked             refuse sources that neither the lock nor a digest in the\n"
-        "                           manifest pins\n\n"
+        "                           manifest pins\n"
+        "      --sbom FILE          write the app's packages (dpkg, apk, rpm), as SPDX JSON\n"
+        "      --provenance FILE    write what went in and what came out, as an in-toto statement\n"
+        "                           (SLSA)\n"
+        "      --attest             push both beside the image, to every docker:// of --output\n\n"
         "SOURCE_DATE_EPOCH lowers later file times and is the build time in the metadata.\n"
         "CAPSULE_IMAGE_MAX bounds the unpacked size of the image in bytes.\n",
     .run = run,

@@ -236,3 +236,20 @@ int image_output(const char *destination, const struct content_image *image, con
     log_info("image", "written", kv_str("to", destination));
     return 0;
 }
+
+bool image_output_takes_referrers(const char *destination)
+{
+    return strncmp(destination, "docker://", 9) == 0;
+}
+
+int image_output_referrer(const char *destination, const struct content_image *artifact,
+                          const struct image_options *options, struct error *err)
+{
+    if (!image_output_takes_referrers(destination))
+        return error_set(err, ERR_UNSUPPORTED, "output %.300s: takes no artifacts about an image",
+                         destination);
+    if (registry_push_referrer(destination + 9, artifact, options, err) < 0)
+        return error_wrap(err, "output %.300s", destination);
+    log_info("image", "attached", kv_str("to", destination));
+    return 0;
+}

@@ -26,6 +26,11 @@ int image_output_check(const char *destination, struct error *err);
  */
 int image_output(const char *destination, const struct content_image *image, const char *name,
                  const struct image_options *options, struct error *err);
+/* True for places that keep artifacts about an image beside it: registries. */
+bool image_output_takes_referrers(const char *destination);
+/* Sends an artifact, whose manifest has a `subject`, to where that image was sent. */
+int image_output_referrer(const char *destination, const struct content_image *artifact,
+                          const struct image_options *options, struct error *err);
 /*
  * To the engine that answers first, as `name`. 1 done; 0 when there is none; -1, also when the one
  * that DOCKER_HOST names does not answer.

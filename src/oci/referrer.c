@@ -6,26 +6,22 @@
 
 #include "base/log.h"
 #include "oci/manifest.h"
+#include "oci/manifest_write.h"
 #include "oci/push_priv.h"
 
 #include <jansson.h>
 #include <stdio.h>
 
-#define INDEX_TYPE "application/vnd.oci.image.index.v1+json"
 #define ROUNDS_MAX 3 /* of adding to the list, while others overwrite it */
 
 /* ---- the list ---- */
-
-static json_t *new_index(void)
-{
-    return json_pack("{s:i, s:s, s:[]}", "schemaVersion", 2, "mediaType", INDEX_TYPE, "manifests");
-}
 
 /* The index under `tag`, an empty one when there is none. NULL with err. */
 static json_t *get_index(struct registry *r, const char *tag, struct error *err)
 {
     AUTO_BUF struct buf text = BUF(REFERRERS_MAX);
-    struct fetch f = {.accept = INDEX_TYPE, .text = &text, .fd = -1, .size = FETCH_SIZE_UNKNOWN};
+    struct fetch f = {
+        .accept = OCI_INDEX_TYPE, .text = &text, .fd = -1, .size = FETCH_SIZE_UNKNOWN};
     struct error why = {0};
     json_t *doc = NULL;
 
@@ -34,7 +30,7 @@ static json_t *get_index(struct registry *r, const char *tag, struct error *err)
     if (fetch_all(r, &f, 1, NULL, &why) == 0)
         doc = oci_json_parse(buf_slice(&text), f.what, err);
     else if (why.kind == ERR_NOT_FOUND)
-        doc = new_index();
+        doc = oci_index_new();
     else if (err)
         *err = why;
     if (doc && !json_is_array(json_object_get(doc, "manifests"))) {
@@ -63,13 +59,13 @@ static bool lists(const json_t *index, const char *digest)
 static json_t *descriptor_of(const json_t *manifest, const struct content_blob *b)
 {
     const char *type = oci_json_str(manifest, "artifactType");
-    json_t *d, *annotations = json_object_get(manifest, "annotations");
-    char text[DIGEST_TEXT_MAX];
+    json_t *d = oci_descriptor_new(b->media_type, &b->digest, b->size);
+    json_t *annotations = json_object_get(manifest, "annotations");
 
     if (!type || !type[0])
         type = oci_json_str(json_object_get(manifest, "config"), "mediaType");
-    d = json_pack("{s:s, s:s, s:I, s:s*}", "mediaType", b->media_type, "digest",
-                  digest_text(&b->digest, text), "size", (json_int_t)b->size, "artifactType", type);
+    if (type)
+        json_object_set_new(d, "artifactType", json_string(type));
     if (annotations)
         json_object_set(d, "annotations", annotations);
     return d;
@@ -77,11 +73,9 @@ static json_t *descriptor_of(const json_t *manifest, const struct content_blob *
 
 static int put_index(struct registry *r, const char *tag, const json_t *index, struct error *err)
 {
-    AUTO_FREE char *text = json_dumps(index, JSON_COMPACT);
-    struct content_blob b = {.media_type = INDEX_TYPE};
+    AUTO_FREE char *text = oci_json_text(index);
+    struct content_blob b = {.media_type = OCI_INDEX_TYPE};
 
-    if (!text)
-        return error_set(err, ERR_INTERNAL, "list of referrers %s: cannot be written", tag);
     if (strlen(text) > REFERRERS_MAX)
         return error_set(err, ERR_LIMIT, "list of referrers %s: more than %zu bytes", tag,
                          REFERRERS_MAX);
@@ -116,7 +110,7 @@ static int add(struct registry *r, const struct digest *subject, json_t *entry, 
     int rc = 0;
 
     digest_text(subject, tag);
-    *strchr(tag, ':') = '-';
+    tag[strcspn(tag, ":")] = '-';
     log_info("image", "the registry keeps no list of referrers; adding to its index",
              kv_str("tag", tag));
     for (int i = 0; i <= ROUNDS_MAX && rc == 0; i++)

@@ -203,14 +203,24 @@ static void add_header(struct fetch_state *s, const char *line)
     s->headers = longer;
 }
 
+/* "NAME: VALUE"; without a value nothing. */
+static void add_field(struct fetch_state *s, const char *name, const char *value)
+{
+    char *line;
+
+    if (!value)
+        return;
+    line = xasprintf("%s: %s", name, value);
+    add_header(s, line);
+    free(line);
+}
+
 /* The method, and the body where there is one. */
 static void set_request(struct fetch_state *s)
 {
     const struct fetch *f = s->f;
     const struct fetch_send *what = &f->send;
-    AUTO_FREE char *type = what->type ? xasprintf("Content-Type: %s", what->type) : NULL;
-    AUTO_FREE char *range = xasprintf("Content-Range: %" PRIu64 "-%" PRIu64, what->offset,
-                                      what->offset + what->size - 1);
+    char range[64];
 
     if (!f->method)
         return;
@@ -233,18 +243,17 @@ static void set_request(struct fetch_state *s)
     curl_easy_setopt(s->curl, CURLOPT_SEEKFUNCTION, on_seek);
     curl_easy_setopt(s->curl, CURLOPT_SEEKDATA, s);
     curl_easy_setopt(s->curl, CURLOPT_UPLOAD_BUFFERSIZE, SEND_BUFFER);
-    if (type)
-        add_header(s, type);
-    if (what->ranged)
-        add_header(s, range);
+    add_field(s, "Content-Type", what->type);
+    snprintf(range, sizeof(range), "%" PRIu64 "-%" PRIu64, what->offset,
+             what->offset + what->size - 1);
+    add_field(s, "Content-Range", what->ranged ? range : NULL);
 }
 
 void transfer_start(struct registry *r, struct fetch_state *s, CURLM *multi)
 {
     struct fetch *f = s->f;
     AUTO_FREE char *base = registry_base(r);
-    AUTO_FREE char *accept = f->accept ? xasprintf("Accept: %s", f->accept) : NULL;
-    AUTO_FREE char *range = xasprintf("%" PRIu64 "-", f->received);
+    char range[32];
     bool home = url_same_origin(s->url, base);
 
     /* A document may change under its tag; only blobs are resumed. */
@@ -265,10 +274,10 @@ void transfer_start(struct registry *r, struct fetch_state *s, CURLM *multi)
     s->logins = r->logins;
     if (s->with_login)
         add_header(s, buf_cstr(&r->authorization));
-    if (accept)
-        add_header(s, accept);
+    add_field(s, "Accept", f->accept);
     if (f->header)
         add_header(s, f->header);
+    snprintf(range, sizeof(range), "%" PRIu64 "-", f->received);
     if (f->received && !f->steps)
         curl_easy_setopt(s->curl, CURLOPT_RANGE, range);
     set_request(s);

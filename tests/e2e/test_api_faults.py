@@ -11,9 +11,8 @@ import time
 
 import pytest
 
-from conftest import wait_for
-
 from api_stand import Stand, check_error, request, vectors
+from conftest import wait_for
 from http_client import Response, recv_all
 
 IN_FLIGHT, QUEUE = 3, 64  # attestations; the fourth call at a time is for random bytes

@@ -208,6 +208,24 @@ def test_push_behind_a_private_authority(heavy, start, env, tmp_path):
     assert r.returncode == 0, r.stderr
 
 
+def test_release_image_with_its_papers(start, env, tmp_path, capsule):
+    """What build pushes skopeo pulls, and the list of what belongs to it is where a registry without one has it."""
+    host = start()
+    Layout(tmp_path / "img").add([tar_of([f("app", "x")])])
+    manifest = write_manifest(tmp_path / "capsule.yaml", "oci:img")
+    r = capsule.cli("build", "-f", manifest, "--output", f"docker://{host}/team/app:1", "--output", f"oci:{tmp_path}/out:t", "--attest",
+                    env={**capsule.env, "HOME": env["HOME"]}, check=0)
+    [top] = json.loads((tmp_path / "out/index.json").read_text())["manifests"]
+    call("skopeo", "copy", "-q", "--preserve-digests", "--insecure-policy", "--src-tls-verify=false", f"docker://{host}/team/app:1",
+         f"oci:{tmp_path}/back:t")
+    assert json.loads((tmp_path / "back/index.json").read_text())["manifests"][0]["digest"] == top["digest"]
+    index = json.loads(call("skopeo", "inspect", "--raw", "--tls-verify=false",
+                            f"docker://{host}/team/app:{top['digest'].replace(':', '-')}"))
+    assert [x["artifactType"] for x in index["manifests"]] == ["application/spdx+json", "application/vnd.in-toto+json"]
+    measured = capsule.cli("measure", f"docker://{host}/team/app:1", env={**capsule.env, "HOME": env["HOME"]}, check=0)
+    assert json.loads(measured.stdout) == json.loads(r.stdout)["Measurements"]
+
+
 def test_referrer_of_a_registry_that_lists_none(heavy, start, env, tmp_path):
     host = start()
     assert give(heavy, f"{host}/app:1", env).returncode == 0

@@ -1,8 +1,10 @@
 /*
- * push_image [--insecure] [--referrer] [--from HOST/NAME] LAYOUT TARGET: pushes the only image of
- * an OCI image layout, for tests/e2e/test_push.py. With --referrer it is an artifact about another
- * image; with --from its blobs may be mounted from there.
+ * push_image [--insecure] [--referrer] [--from HOST/NAME] [--attach FILE] LAYOUT TARGET: pushes the
+ * only image of an OCI image layout, for tests/e2e/test_push.py. With --referrer it is an artifact
+ * about another image; with --from its blobs may be mounted from there; with --attach the file is
+ * pushed as an artifact about it afterwards.
  */
+#include "oci/artifact.h"
 #include "oci/push.h"
 
 #include <fcntl.h>
@@ -78,12 +80,24 @@ static int open_image(struct made *m, int dir, const char *from, struct error *e
     return rc;
 }
 
+static int attach(const char *file, const struct content_image *to, const char *where,
+                  const struct image_options *options, struct error *err)
+{
+    AUTO_BUF struct buf text = BUF(BLOB_JSON_MAX);
+    AUTO_ARTIFACT struct artifact a = {0};
+
+    if (file_read(file, &text, err) < 0 ||
+        artifact_make(&a, "application/vnd.test+json", buf_slice(&text), &to->manifest, err) < 0)
+        return -1;
+    return registry_push_referrer(where, &a.image, options, err);
+}
+
 int main(int argc, char **argv)
 {
     struct made m = {.manifest = BUF(BLOB_JSON_MAX)};
     bool insecure = false, referrer = false;
     struct image_options options;
-    const char *from = NULL;
+    const char *from = NULL, *file = NULL;
     struct error err = {0};
     int rc = -1, dir, i = 1;
 
@@ -92,6 +106,8 @@ int main(int argc, char **argv)
         referrer = referrer || strcmp(argv[i], "--referrer") == 0;
         if (strcmp(argv[i], "--from") == 0)
             from = argv[++i];
+        else if (strcmp(argv[i], "--attach") == 0)
+            file = argv[++i];
     }
     if (i != argc - 2)
         return 2;
@@ -100,6 +116,8 @@ int main(int argc, char **argv)
         options.insecure = insecure;
         rc = referrer ? registry_push_referrer(argv[i + 1], &m.image, &options, &err)
                       : registry_push(argv[i + 1], &m.image, &options, &err);
+        if (rc == 0 && file)
+            rc = attach(file, &m.image, argv[i + 1], &options, &err);
     }
     if (rc < 0)
         error_print("push_image", &err);
