@@ -15,7 +15,7 @@
  * How long the enclave's kernel may believe what it was told. Of a file that is in its write-back
  * cache it believes its own size and times for ever, so more caution here would gain little.
  */
-#define VALID_SECS        10.0
+#define VALID_SECS        60.0
 #define VALID_ABSENT_SECS 1.0
 /* When the enclave cannot write, changes are made here and should show there. */
 #define VALID_READ_ONLY_SECS 1.0

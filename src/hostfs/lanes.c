@@ -89,14 +89,13 @@ static bool look_ahead(struct lane *l)
     return true;
 }
 
-/* The next message of a lane; 0 at its end, which is told once. */
+/* With the gate held: the next message of a lane; 0 at its end, which is told once. */
 static size_t next_message(struct desk *d)
 {
     struct lane *l = d->lane;
     uint32_t len = 0;
-    bool good = false, tell = false;
+    bool good = false;
 
-    pthread_mutex_lock(&l->gate);
     if (!l->over && look_ahead(l)) {
         memcpy(&len, l->ahead + l->taken, sizeof(len));
         good = len >= sizeof(struct fuse_in_header) && len <= MOUNT_MESSAGE_MAX;
@@ -105,13 +104,10 @@ static size_t next_message(struct desk *d)
                      kv_uint("length", len));
         good = good && take(l, d->message, len);
     }
-    if (!good) {
-        tell = !l->over;
+    if (!good && !l->over) {
         l->over = true;
-    }
-    pthread_mutex_unlock(&l->gate);
-    if (tell)
         end(l);
+    }
     return good ? len : 0;
 }
 
@@ -146,17 +142,51 @@ static int send_answer(void *arg, const struct iovec *iov, int count)
     return n < 0 ? -1 : 0;
 }
 
+/*
+ * What may take as long as a disk does is answered while another thread reads on. The rest is over
+ * before such a thread would be awake.
+ */
+static bool is_slow(const uint8_t *message)
+{
+    const struct fuse_in_header *head = (const void *)message;
+    const struct fuse_setattr_in *attr = (const void *)(message + sizeof(*head));
+
+    switch (head->opcode) {
+    case FUSE_READ:
+    case FUSE_WRITE:
+    case FUSE_FSYNC:
+    case FUSE_FSYNCDIR:
+    case FUSE_FALLOCATE:
+    case FUSE_COPY_FILE_RANGE:
+    case FUSE_READDIR:
+    case FUSE_READDIRPLUS:
+        return true;
+    case FUSE_SETATTR:
+        return head->len >= sizeof(*head) + sizeof(*attr) && (attr->valid & FATTR_SIZE);
+    default:
+        return false;
+    }
+}
+
 static void *work(void *arg)
 {
     struct desk *d = arg;
+    struct lane *l = d->lane;
     size_t len;
 
-    pthread_barrier_wait(&d->lane->lanes->started);
+    pthread_barrier_wait(&l->lanes->started);
+    pthread_mutex_lock(&l->gate);
     while ((len = next_message(d)) > 0) {
         struct hostfs_request request = {.send = send_answer, .arg = d, .space = d->space};
+        bool slow = is_slow(d->message);
 
-        hostfs_answer(d->lane->lanes->fs, d->message, len, &request);
+        if (slow)
+            pthread_mutex_unlock(&l->gate);
+        hostfs_answer(l->lanes->fs, d->message, len, &request);
+        if (slow)
+            pthread_mutex_lock(&l->gate);
     }
+    pthread_mutex_unlock(&l->gate);
     return NULL;
 }
 

@@ -1,7 +1,7 @@
 /*
  * The lanes of a mount (vsock/mountproto.h) and the threads that serve them. Each lane has a fixed
  * number of threads, started at once; one of them reads a message, then answers it while another
- * reads the next. A peer that reads no answers thus stops being read.
+ * reads the next, if the answer may take long. A peer that reads no answers thus stops being read.
  */
 #ifndef CAPSULE_HOSTFS_LANES_H
 #define CAPSULE_HOSTFS_LANES_H
