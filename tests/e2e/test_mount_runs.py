@@ -125,6 +125,15 @@ cat /tmp/last
     assert numbers[:last] == [str(i + 1) for i in range(last)]
 
 
+def test_more_than_the_memory_holds(runs):
+    """The kernel writes back under pressure, through a runtime that has no memory left either."""
+    runs.start("cd /mnt/data && dd if=/dev/zero of=big bs=1M count=200 2>/dev/null && echo end >>big && tail -c 4 big",
+               "--memory-mb", "128")
+    assert runs.ends() == ["end"]
+    with open(runs.data / "big", "rb") as f:
+        assert all(f.read(1 << 20) == bytes(1 << 20) for _ in range(200)) and f.read() == b"end\n"
+
+
 @in_sandbox
 def test_killed_shell_leaves_what_was_synced(runs):
     runs.start("cd /mnt/data; dd if=/dev/zero of=synced bs=64k count=40 conv=fsync 2>/dev/null; echo done; sleep 100")

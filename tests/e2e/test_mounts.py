@@ -209,6 +209,15 @@ def test_a_host_without_the_mount(mounted, host, reason, required):
     assert "warn mounts: going on without an optional host mount mount=data path=/mnt/data" in log and reason in log
 
 
+def test_a_start_that_fails_lets_go_of_the_mounts_before(mounted):
+    m = mounted(mounts=("one", "two"))
+    m.start("say(1)")
+    wait_for(m.fuse.ended.is_set, 10, "the end of the first mount")
+    state, log = m.end()
+    assert state["status"] == "fatal" and "host mount two, which the manifest requires: " in state["error"]
+    assert "mounted mount=one" in log and "a host mount is over" not in log and not m.path.exists()
+
+
 @pytest.mark.parametrize("init", [
     init_out(major=8), init_out(minor=12), init_out(max_write=2 << 20), init_out(max_pages=512),
     init_out(flags=1 << 20), init_out(flags=1 << 30, flags2=1 << 5), init_out()[:-1], init_out() + b"\0",
