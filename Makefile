@@ -5,11 +5,14 @@ CC ?= gcc
 SAN ?=
 FUZZ_SECONDS ?= 20
 PYTHON := /usr/bin/python3
+# Where `make install` goes; nothing that is installed knows it.
+PREFIX ?= /usr/local
+DESTDIR ?=
 
 comma := ,
 
 .DEFAULT_GOAL := all
-.PHONY: all help kernel demo unit e2e test test-vm test-peers lint bench fuzz clean deps-build
+.PHONY: all help kernel demo install uninstall deb unit e2e test test-vm test-peers lint bench fuzz clean deps-build
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -34,6 +37,19 @@ demo: all kernel
 	@tools/deps demo
 	@examples/demo $(BUILD)
 
+## make install     programs, kernel, man pages, completion and docs into PREFIX (/usr/local) below DESTDIR
+install: all kernel
+	@tools/install $(BUILD) "$(DESTDIR)$(PREFIX)"
+
+## make uninstall   what `make install` put there
+uninstall: all kernel
+	@tools/install --remove $(BUILD) "$(DESTDIR)$(PREFIX)"
+
+## make deb         the Debian package, as build/capsule_VERSION_ARCH.deb
+deb: all kernel
+	@tools/deps deb
+	@tools/deb $(BUILD)
+
 ## make unit        unit tests
 unit: all
 	@tools/deps test
@@ -42,8 +58,8 @@ unit: all
 ## make e2e         end-to-end tests: real processes, sockets and images (ARGS for pytest; LAUNCHER=qemu)
 e2e: all kernel
 	@tools/deps test
-	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(if $(LAUNCHER),CAPSULE_TEST_LAUNCHER=$(LAUNCHER)) $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e \
-	    --junitxml=$(BUILD)/pytest-e2e.xml $(ARGS)
+	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(if $(LAUNCHER),CAPSULE_TEST_LAUNCHER=$(LAUNCHER)) \
+	    tools/side-by-side $(if $(ARGS),1,2) $(BUILD)/pytest-e2e $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e $(ARGS)
 
 ## make test        unit, e2e and fuzz
 test: unit e2e fuzz
@@ -53,13 +69,13 @@ test-vm: all kernel
 	@tools/deps test
 	@[ -w /dev/vhost-vsock ] || tools/vhost-device-vsock
 	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) CAPSULE_TEST_LAUNCHER=qemu \
-	    $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e/test_qemu.py tests/e2e/test_run.py tests/e2e/test_capsule_api.py \
-	    tests/e2e/test_mount_runs.py \
-	    --junitxml=$(BUILD)/pytest-vm.xml $(ARGS)
+	    tools/side-by-side $(if $(ARGS),1,2) $(BUILD)/pytest-vm $(PYTHON) -m pytest -p no:cacheprovider -q \
+	    tests/e2e/test_qemu.py tests/e2e/test_nitro_cli_vm.py tests/e2e/test_run.py tests/e2e/test_capsule_api.py \
+	    tests/e2e/test_mount_runs.py $(ARGS)
 
 ## make test-peers  conformance against third-party programs, which it installs, and test-vm
 test-peers: all kernel
-	@tools/deps test peers
+	@tools/deps test deb peers
 	@tools/peers $(BUILD)
 	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(BUILD)/peers/venv/bin/python -m pytest -p no:cacheprovider -q tests/peers \
 	    --junitxml=$(BUILD)/pytest-peers.xml $(ARGS)

@@ -3,9 +3,11 @@
 import http.client
 import os
 import shutil
+import socket
 import time
 
 from conftest import LAUNCHER, SLOW, wait_for, write_manifest
+from pairing import children
 
 BUSYBOX = shutil.which("busybox")
 TOOLS = "cat date echo head httpd id kill ls md5sum nproc pwd reboot setsid sh sleep tail tr true wget".split()
@@ -24,6 +26,10 @@ class Running:
 
     def stderr(self):
         return self.err.read_text(errors="replace")
+
+    def shell(self):
+        """The process ID of its capsule-shell."""
+        return wait_for(lambda: children(self.process.pid), 10, "a capsule-shell")[0]
 
     def says(self, text, seconds=30 * SLOW):
         """Waits for bytes on standard output."""
@@ -92,3 +98,13 @@ def request(port, method, path, body=None, headers=None, seconds=20 * SLOW):
             time.sleep(0.02)
         finally:
             c.close()
+
+
+def ask_to_quit(port):
+    """The server ends before it answers, so this is asked once only."""
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        s.sendall(b"GET /cgi-bin/quit HTTP/1.0\r\n\r\n")
+        try:
+            s.recv(100)
+        except ConnectionResetError:
+            pass

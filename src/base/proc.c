@@ -39,8 +39,12 @@ static _Noreturn void child(const struct proc_spec *spec, int report, pid_t pare
         goto fail;
     if (spec->new_session)
         setsid();
-    if (spec->die_with_parent) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (spec->new_group) {
+        setpgid(0, 0);
+        signal(SIGTTOU, SIG_IGN); /* stty tostop would stop it else */
+    }
+    if (spec->die_with_parent || spec->end_signal) {
+        prctl(PR_SET_PDEATHSIG, spec->end_signal ? spec->end_signal : SIGKILL);
         if (getppid() != parent)
             _exit(127);
     }

@@ -23,7 +23,9 @@ struct proc_spec {
     const int *keep_fds; /* ascending; stay open in the child under the same numbers */
     size_t keep_count;
     bool die_with_parent; /* SIGKILL when the thread that started it ends */
+    int end_signal;       /* that signal then instead of SIGKILL; 0: as die_with_parent says */
     bool new_session;     /* out of reach of the terminal's signals */
+    bool new_group;       /* likewise, and may still write to the terminal */
     const char *dir;      /* working directory; NULL: ours */
 };
 

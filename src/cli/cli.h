@@ -9,18 +9,34 @@
 #include "base/log.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 
 struct subcommand {
     const char *name;
     const char *synopsis; /* what follows the name: "[-f FILE|-]" */
     const char *summary;  /* one line for the list of commands */
-    const char *help;     /* option by option, lines ending in '\n'; may be NULL */
+    /*
+     * Option by option, lines ending in '\n'; may be NULL. Its form is that of cli/help_text.h, for
+     * man pages and completion are made from it.
+     */
+    const char *help;
     /*
      * Runs it with argv[0] = name. Returns the exit status; -1 means *err tells why, and main
      * prints it. Results go to standard output, everything else to standard error.
      */
     int (*run)(int argc, char **argv, struct error *err);
 };
+
+/* The list of commands, and the options before them (in the form of `help` above). */
+void cli_print_usage(FILE *out);
+extern const char cli_global_help[];
+#define CLI_ABOUT    "Puts a container image into an AWS Nitro Enclave and runs it."
+#define CLI_SYNOPSIS "[-v]... [--log-format text|json] COMMAND [ARGUMENT]..."
+
+/* NULL when there is none of that name. */
+const struct subcommand *cli_find(const char *name);
+/* Says so, with the nearest name; returns the exit status. */
+int cli_no_such_command(const char *name);
 
 /* Prints synopsis and help of one subcommand to standard output. */
 void cli_print_help(const struct subcommand *cmd);

@@ -1,6 +1,4 @@
-#include "cli/app_ramdisk.h"
-#include "cli/assemble.h"
-#include "cli/cli.h"
+#include "cli/build.h"
 #include "cli/manifest_input.h"
 #include "cli/parts.h"
 
@@ -11,54 +9,25 @@
 #include "base/text.h"
 #include "config.h"
 #include "oci/amend.h"
-#include "oci/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
 extern const struct subcommand cmd_build;
 
-struct build_args {
-    const char *file;
-    const char *eif;      /* NULL: into the local store */
-    const char *eif_only; /* as eif, with the reference's form of output */
-    const char *kernel;
-    const char *cmdline;
-    const char *init;       /* NULL: ours */
-    const char *nsm_module; /* for that */
-    enum root_format root_format;
-    bool root_format_given;
-    bool strict;
-    bool drop_capabilities;
-    bool pull;
-    bool insecure;
-    char **cacerts; /* strv */
-};
-
-/* What a build has at hand; released as a whole. */
-struct build {
-    struct build_args args;
-    struct manifest *manifest;
-    struct image image;
-    struct launch launch;
-    struct eif_signer *signer;
-    char *runtime, *init, *kernel;
-    int64_t epoch;
-    struct eif_measurements pcrs;
-    struct stored_image stored;
-};
-
 static void build_free(struct build *b)
 {
+    build_release_free(b);
     strv_free(b->args.cacerts);
+    strv_free(b->args.outputs);
     eif_signer_free(b->signer);
     launch_free(&b->launch);
     image_free(&b->image);
+    build_lock_free(&b->lock);
     manifest_free(b->manifest);
     free(b->runtime);
     free(b->init);
@@ -77,10 +46,6 @@ static void say_what_is_off(const struct manifest *m)
         log_warn("build",
                  "sources.capsule-runtime has no effect: capsule-cli brings its own runtime",
                  kv_str("image", m->sources.capsule_runtime));
-    if (m->sources.capsule_shell)
-        log_warn("build",
-                 "sources.capsule-shell has no effect: this version makes no release image",
-                 kv_str("image", m->sources.capsule_shell));
 }
 
 /* Everything that can fail without touching the image, so that it fails before the long work. */
@@ -92,7 +57,8 @@ static int prepare(struct build *b, struct error *err)
         cli_load_manifest(b->args.file, b->args.strict, &b->manifest, err) < 0)
         return -1;
     m = b->manifest;
-    if (manifest_check_available(m, err) < 0 || manifest_check_signature_files(m, err) < 0)
+    if (manifest_check_available(m, err) < 0 || manifest_check_signature_files(m, err) < 0 ||
+        build_lock_open(&b->lock, b->args.lock, b->args.file, m, err) < 0)
         return -1;
     if (m->signature.present) {
         b->signer = eif_signer_load(m->signature.key, m->signature.certificate, err);
@@ -109,23 +75,25 @@ static int prepare(struct build *b, struct error *err)
     if (!b->kernel)
         return -1;
     say_what_is_off(m);
-    return 0;
+    return build_is_eif_only(b) ? 0 : build_release_check(b, err);
 }
 
 static int load_image(struct build *b, struct error *err)
 {
-    struct image_options options;
+    const char *app = b->manifest->sources.app;
+    AUTO_FREE char *reference = build_lock_reference(&b->lock, "app", app, err);
 
-    if (image_options_default(&options, err) < 0)
+    if (!reference || image_options_default(&b->options, err) < 0)
         return -1;
-    options.pull = b->args.pull;
-    options.insecure = b->args.insecure;
-    options.cacerts = b->args.cacerts;
-    b->epoch = options.dir_mtime;
-    log_debug("build", "reading the app image", kv_str("source", b->manifest->sources.app));
-    if (image_load(b->manifest->sources.app, &options, &b->image, err) < 0)
+    b->options.pull = b->args.pull;
+    b->options.insecure = b->args.insecure;
+    b->options.cacerts = b->args.cacerts;
+    b->epoch = b->options.dir_mtime;
+    log_debug("build", "reading the app image", kv_str("source", reference));
+    if (image_load(reference, &b->options, &b->image, err) < 0)
         return error_wrap(err, "sources.app");
-    return 0;
+    return build_lock_take(&b->lock, "app", app, b->image.has_id ? &b->image.id : NULL,
+                           b->image.repo_digest, err);
 }
 
 /* What an init that keeps AWS's convention expects, and what it cannot do. */
@@ -175,7 +143,7 @@ static void show_progress(void *arg, uint64_t done, uint64_t total)
         fputc('\n', stderr);
 }
 
-static int write_eif(struct build *b, int fd, const char *name, struct error *err)
+int build_write_eif(struct build *b, int fd, const char *name, struct error *err)
 {
     const struct manifest *m = b->manifest;
     char id[DIGEST_TEXT_MAX] = "";
@@ -218,75 +186,9 @@ static int write_to_file(struct build *b, const char *path, struct error *err)
 {
     CLEANUP(atomic_file_drop) struct atomic_file f = ATOMIC_FILE_NONE;
 
-    if (atomic_file_open(&f, path, 0644, err) < 0 || write_eif(b, f.fd, path, err) < 0)
+    if (atomic_file_open(&f, path, 0644, err) < 0 || build_write_eif(b, f.fd, path, err) < 0)
         return -1;
     return atomic_file_commit(&f, err);
-}
-
-static int write_to_store(struct build *b, struct error *err)
-{
-    AUTO_STORE struct store *store = store_open(NULL, err);
-    AUTO_STORE_WRITER struct store_writer w = STORE_WRITER_NONE;
-    struct stored_blob eif, manifest;
-
-    if (!store || store_write(store, &w, err) < 0 ||
-        write_eif(b, w.fd, b->manifest->target, err) < 0 ||
-        store_commit(store, &w, &eif, err) < 0 ||
-        store_put(store, buf_slice(&b->manifest->source), &manifest, err) < 0 ||
-        store_add(store, b->manifest->target, &eif, &manifest, &b->stored, err) < 0 ||
-        store_collect(store, NULL, err) < 0)
-        return -1;
-    return 0;
-}
-
-/* ---- the result ---- */
-
-static void add_pcr(json_t *to, const char *name, const uint8_t pcr[EIF_PCR_LEN])
-{
-    char hex[2 * EIF_PCR_LEN + 1];
-
-    hex_encode(slice_of(pcr, EIF_PCR_LEN), hex);
-    json_object_set_new(to, name, json_string(hex));
-}
-
-static json_t *result(const struct build *b)
-{
-    json_t *top = json_object(), *app = json_object(), *pcrs = json_object();
-    json_t *sources = json_object(), *image;
-    char id[DIGEST_TEXT_MAX];
-
-    if (b->image.has_id)
-        json_object_set_new(app, "ID", json_string(digest_text(&b->image.id, id)));
-    json_object_set_new(sources, "App", app);
-    add_pcr(pcrs, "PCR0", b->pcrs.pcr0);
-    add_pcr(pcrs, "PCR1", b->pcrs.pcr1);
-    add_pcr(pcrs, "PCR2", b->pcrs.pcr2);
-    if (b->pcrs.has_signature)
-        add_pcr(pcrs, "PCR8", b->pcrs.pcr8);
-    if (!b->args.eif_only)
-        json_object_set_new(top, "Sources", sources);
-    else
-        json_decref(sources);
-    json_object_set_new(top, "Measurements", pcrs);
-    if (!b->args.eif && !b->args.eif_only) {
-        image = json_object();
-        json_object_set_new(image, "ID", json_string(digest_text(&b->stored.self.digest, id)));
-        json_object_set_new(image, "Name", json_string(b->manifest->target));
-        json_object_set_new(top, "Image", image);
-    }
-    return top;
-}
-
-static void print_result(const struct build *b)
-{
-    json_t *json = result(b);
-    char *text = json_dumps(json, JSON_INDENT(2));
-
-    if (b->args.eif_only)
-        printf("Built EIF: %s\nEIF Info:\n", b->args.eif_only);
-    puts(text);
-    free(text);
-    json_decref(json);
 }
 
 /* ---- the command ---- */
@@ -359,6 +261,17 @@ static int take_option(int c, struct build_args *a, char **argv, struct error *e
     case 'a':
         strv_add(&a->cacerts, optarg);
         break;
+    case 'O':
+        strv_add(&a->outputs, optarg);
+        break;
+    case 'l':
+    case 'L':
+        if (a->lock != LOCK_USE)
+            return cli_usage_error(&cmd_build, argv, err,
+                                   "--lock and --locked are given once, "
+                                   "one of them");
+        a->lock = c == 'l' ? LOCK_RENEW : LOCK_REQUIRE;
+        break;
     default:
         return cli_option_error(&cmd_build, c, argv, err);
     }
@@ -381,6 +294,9 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
         {"pull", no_argument, NULL, 'p'},
         {"insecure", no_argument, NULL, 'u'},
         {"cacert", required_argument, NULL, 'a'},
+        {"output", required_argument, NULL, 'O'},
+        {"lock", no_argument, NULL, 'l'},
+        {"locked", no_argument, NULL, 'L'},
         {0},
     };
     int c;
@@ -394,6 +310,10 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
     }
     if (a->eif && a->eif_only)
         return cli_usage_error(&cmd_build, argv, err, "--eif and --eif-only exclude each other");
+    if (a->outputs && (a->eif || a->eif_only))
+        return cli_usage_error(&cmd_build, argv, err,
+                               "--output is for release images, and %s ends with the EIF",
+                               a->eif ? "--eif" : "--eif-only");
     return check_init_args(a, argv, err);
 }
 
@@ -405,26 +325,36 @@ static int run(int argc, char **argv, struct error *err)
     if (parse_args(argc, argv, &b.args, err) < 0)
         return -1;
     path = b.args.eif ? b.args.eif : b.args.eif_only;
-    if (prepare(&b, err) < 0 || load_image(&b, err) < 0 || amend(&b, err) < 0 ||
-        (path ? write_to_file(&b, path, err) : write_to_store(&b, err)) < 0)
+    if (prepare(&b, err) < 0 || load_image(&b, err) < 0 ||
+        (!path && build_release_base(&b, err) < 0) || amend(&b, err) < 0 ||
+        (path ? write_to_file(&b, path, err) : build_release(&b, err)) < 0 ||
+        build_lock_save(&b.lock, err) < 0)
         return -1;
-    print_result(&b);
-    return 0;
+    return build_print_result(&b, err);
 }
 
 const struct subcommand cmd_build = {
     .name = "build",
-    .synopsis = "[-f FILE|-] [--eif OUT] [--kernel FILE] [--cmdline TEXT] "
+    .synopsis = "[-f FILE|-] [--output DEST]... [--eif OUT] [--kernel FILE] [--cmdline TEXT] "
                 "[--root-format erofs|cpio] [--init FILE [--nsm-module FILE]] [--strict] "
-                "[--drop-capabilities] [--pull] [--cacert FILE] [--insecure]",
-    .summary = "Turn an app image into an EIF",
+                "[--drop-capabilities] [--pull] [--cacert FILE] [--insecure] [--lock|--locked]",
+    .summary = "Turn an app image into an EIF and a release image",
     .help =
         "Reads the manifest, takes the app image it names, adds capsule-runtime and the manifest,\n"
-        "and writes an enclave image file. No container engine is needed, and equal inputs give\n"
-        "equal bytes. The PCRs are printed as JSON.\n\n"
+        "and writes an enclave image file and, around it, the release image: what a container "
+        "engine\n"
+        "runs on the instance. No engine is needed to build, and equal inputs give equal bytes. "
+        "The\n"
+        "PCRs are printed as JSON.\n\n"
         "  -f, --file FILE          manifest, or - for standard input (default: capsule.yaml)\n"
-        "      --eif OUT            write the EIF there; without it, it goes into the local store\n"
-        "                           under the manifest's target, where `run` finds it\n"
+        "      --output DEST        send the release image there; may be given several times:\n"
+        "                           oci:DIR[:TAG], oci-archive:FILE[:TAG],\n"
+        "                           docker-archive:FILE[:NAME:TAG], docker-daemon:NAME:TAG or\n"
+        "                           docker://[HOST/]NAME[:TAG].\n"
+        "                           Without it: to the local engine, if one answers, as the\n"
+        "                           manifest's target. It goes into the local store in any case,\n"
+        "                           where `run` and `copy` find it\n"
+        "      --eif OUT            write the EIF there, and nothing else\n"
         "      --kernel FILE        bzImage to boot instead of our own\n"
         "      --cmdline TEXT       kernel command line instead of the platform's default\n"
         "      --root-format FORM   how the image carries the app's root: erofs (compressed and\n"
@@ -440,7 +370,11 @@ const struct subcommand cmd_build = {
         "                           engine has it\n"
         "      --cacert FILE        trust these certificates (PEM) of registries besides the\n"
         "                           system's; may be given several times\n"
-        "      --insecure           let registries speak plain HTTP, and show any certificate\n\n"
+        "      --insecure           let registries speak plain HTTP, and show any certificate\n"
+        "      --lock               write capsule.lock beside the manifest: the digests that its\n"
+        "                           sources lead to. Later builds take these, until it is renewed\n"
+        "      --locked             refuse sources that neither the lock nor a digest in the\n"
+        "                           manifest pins\n\n"
         "SOURCE_DATE_EPOCH lowers later file times and is the build time in the metadata.\n"
         "CAPSULE_IMAGE_MAX bounds the unpacked size of the image in bytes.\n",
     .run = run,

@@ -1,90 +1,12 @@
 /* capsule-cli explain: what a manifest comes to, in tables for people. */
 #include "cli/cli.h"
 #include "cli/manifest_input.h"
+#include "cli/table.h"
 #include "vsock/addr.h"
 
 #include <getopt.h>
 
 extern const struct subcommand cmd_explain;
-
-/* ---- tables ---- */
-
-#define COLUMNS_MAX 6
-
-/* Cells are heap strings; the columns are as wide as their widest cell. */
-struct table {
-    char **cells;
-    size_t columns;
-    size_t count;
-};
-
-static void table_free(struct table *t)
-{
-    for (size_t i = 0; i < t->count; i++)
-        free(t->cells[i]);
-    free(t->cells);
-}
-#define AUTO_TABLE CLEANUP(table_free)
-
-__attribute__((format(printf, 2, 3))) static void cell(struct table *t, const char *fmt, ...)
-{
-    va_list ap;
-    char *text;
-
-    va_start(ap, fmt);
-    if (vasprintf(&text, fmt, ap) < 0)
-        abort();
-    va_end(ap);
-    t->cells = xreallocarray(t->cells, t->count + 1, sizeof(*t->cells));
-    t->cells[t->count++] = text;
-}
-
-/* Characters, not bytes: columns line up for names beyond ASCII, too. */
-static size_t width_of(const char *text)
-{
-    size_t n = 0;
-
-    for (; *text; text++)
-        n += (*text & 0xc0) != 0x80;
-    return n;
-}
-
-/* The manifest may be a stranger's: what a terminal would act on is shown as "?". */
-static void put_text(const char *text)
-{
-    const uint8_t *p = (const uint8_t *)text;
-
-    for (; *p; p++) {
-        bool c1 = *p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0;
-
-        putchar(c1 || *p < 0x20 || *p == 0x7f ? '?' : *p);
-        p += c1;
-    }
-}
-
-static void table_print(const struct table *t)
-{
-    size_t width[COLUMNS_MAX] = {0};
-
-    for (size_t i = 0; i < t->count; i++)
-        if (width_of(t->cells[i]) > width[i % t->columns])
-            width[i % t->columns] = width_of(t->cells[i]);
-    for (size_t row = 0; row < t->count; row += t->columns) {
-        size_t last = t->columns;
-
-        while (last > 1 && !t->cells[row + last - 1][0])
-            last--;
-        fputs("  ", stdout);
-        for (size_t c = 0; c < last; c++) {
-            const char *text = t->cells[row + c];
-            size_t pad = c + 1 < last ? width[c] - width_of(text) + 2 : 0;
-
-            put_text(text);
-            printf("%*s", (int)pad, "");
-        }
-        putchar('\n');
-    }
-}
 
 /* ---- sections ---- */
 
@@ -107,10 +29,10 @@ static void local_service(struct table *t, const struct manifest *m, const char 
 
     for (size_t i = 0; i < m->ingress.count; i++)
         published |= m->ingress.items[i].listen_port == port;
-    cell(t, "%s", what);
-    cell(t, "127.0.0.1:%u", port);
-    cell(t, "%s", published ? "through ingress" : "not reachable");
-    cell(t, "%s", "");
+    table_cell(t, "%s", what);
+    table_cell(t, "127.0.0.1:%u", port);
+    table_cell(t, "%s", published ? "through ingress" : "not reachable");
+    table_cell(t, "%s", "");
 }
 
 static void print_ports(const struct manifest *m)
@@ -118,18 +40,18 @@ static void print_ports(const struct manifest *m)
     AUTO_TABLE struct table t = {.columns = 4};
 
     printf("\nPORTS\n");
-    cell(&t, "SERVICE");
-    cell(&t, "INSIDE THE ENCLAVE");
-    cell(&t, "OUTSIDE");
-    cell(&t, "PUBLISH WITH");
+    table_cell(&t, "SERVICE");
+    table_cell(&t, "INSIDE THE ENCLAVE");
+    table_cell(&t, "OUTSIDE");
+    table_cell(&t, "PUBLISH WITH");
     for (size_t i = 0; i < m->ingress.count; i++) {
         const struct manifest_ingress *in = &m->ingress.items[i];
 
-        cell(&t, "ingress to %s", place_of_port(m, in->listen_port));
-        cell(&t, "127.0.0.1:%u%s", in->listen_port,
-             in->proxy_protocol == MANIFEST_PROXY_PROTOCOL_V2 ? ", PROXY v2" : "");
-        cell(&t, "container port %u", in->listen_port);
-        cell(&t, "-p %u:%u", in->listen_port, in->listen_port);
+        table_cell(&t, "ingress to %s", place_of_port(m, in->listen_port));
+        table_cell(&t, "127.0.0.1:%u%s", in->listen_port,
+                   in->proxy_protocol == MANIFEST_PROXY_PROTOCOL_V2 ? ", PROXY v2" : "");
+        table_cell(&t, "container port %u", in->listen_port);
+        table_cell(&t, "-p %u:%u", in->listen_port, in->listen_port);
     }
     if (m->api.present) {
         local_service(&t, m, "Capsule API", m->api.listen_port);
@@ -139,14 +61,14 @@ static void print_ports(const struct manifest *m)
         local_service(&t, m, "egress proxy", m->egress.proxy_port);
     for (size_t i = 0; manifest_helios_active(m) && i < m->helios_rpc.chains.count; i++)
         local_service(&t, m, "light client RPC", m->helios_rpc.chains.items[i].local_rpc_port);
-    cell(&t, "status stream");
-    cell(&t, "vsock %u", VSOCK_PORT_STATUS);
-    cell(&t, "host only");
-    cell(&t, "%s", "");
-    cell(&t, "log stream");
-    cell(&t, "vsock %u", VSOCK_PORT_LOG);
-    cell(&t, "host only");
-    cell(&t, "%s", "");
+    table_cell(&t, "status stream");
+    table_cell(&t, "vsock %u", VSOCK_PORT_STATUS);
+    table_cell(&t, "host only");
+    table_cell(&t, "%s", "");
+    table_cell(&t, "log stream");
+    table_cell(&t, "vsock %u", VSOCK_PORT_LOG);
+    table_cell(&t, "host only");
+    table_cell(&t, "%s", "");
     table_print(&t);
     if (m->ingress.count == 0)
         printf("  No ingress: nothing in the enclave can be reached from outside.\n");
@@ -155,7 +77,7 @@ static void print_ports(const struct manifest *m)
 static void print_run_line(const struct manifest *m)
 {
     printf("\nRUN\n  capsule-cli run -f ");
-    put_text(strcmp(m->file, "<stdin>") == 0 ? "FILE" : m->file);
+    table_put_text(strcmp(m->file, "<stdin>") == 0 ? "FILE" : m->file);
     for (size_t i = 0; i < m->ingress.count; i++)
         printf(" -p %u:%u", m->ingress.items[i].listen_port, m->ingress.items[i].listen_port);
     for (size_t i = 0; i < m->storage.mounts.count; i++)
@@ -170,15 +92,15 @@ static void print_rules(struct table *t, const char *verdict, const struct polic
     for (size_t i = 0; i < count; i++) {
         const struct policy_rule *r = &rules[i];
 
-        cell(t, "%s", verdict);
-        cell(t, "%s", r->kind == POLICY_RULE_NAME ? "names" : "addresses");
-        cell(t, "%s", r->text);
+        table_cell(t, "%s", verdict);
+        table_cell(t, "%s", r->kind == POLICY_RULE_NAME ? "names" : "addresses");
+        table_cell(t, "%s", r->text);
         if (r->port_low == 1 && r->port_high == UINT16_MAX)
-            cell(t, "any");
+            table_cell(t, "any");
         else if (r->port_low == r->port_high)
-            cell(t, "%u", r->port_low);
+            table_cell(t, "%u", r->port_low);
         else
-            cell(t, "%u-%u", r->port_low, r->port_high);
+            table_cell(t, "%u-%u", r->port_low, r->port_high);
     }
 }
 
@@ -193,16 +115,16 @@ static void print_egress(const struct manifest *m)
         return;
     }
     printf("\nEGRESS: through %s, deny before allow\n", uri);
-    cell(&t, "RULE");
-    cell(&t, "APPLIES TO");
-    cell(&t, "PATTERN");
-    cell(&t, "PORTS");
+    table_cell(&t, "RULE");
+    table_cell(&t, "APPLIES TO");
+    table_cell(&t, "PATTERN");
+    table_cell(&t, "PORTS");
     print_rules(&t, "deny", m->policy.deny, m->policy.deny_count);
     print_rules(&t, "allow", m->policy.allow, m->policy.allow_count);
-    cell(&t, "deny");
-    cell(&t, "all");
-    cell(&t, "everything else");
-    cell(&t, "any");
+    table_cell(&t, "deny");
+    table_cell(&t, "all");
+    table_cell(&t, "everything else");
+    table_cell(&t, "any");
     table_print(&t);
     printf("  Allowed names may %sresolve to private addresses.\n",
            m->egress.allow_private ? "" : "not ");
@@ -218,19 +140,19 @@ static void print_mounts(const struct manifest *m)
         return;
     }
     printf("\nMOUNTS\n");
-    cell(&t, "NAME");
-    cell(&t, "PATH IN THE ENCLAVE");
-    cell(&t, "SIZE");
-    cell(&t, "NEEDED");
-    cell(&t, "HOST VSOCK PORT");
+    table_cell(&t, "NAME");
+    table_cell(&t, "PATH IN THE ENCLAVE");
+    table_cell(&t, "SIZE");
+    table_cell(&t, "NEEDED");
+    table_cell(&t, "HOST VSOCK PORT");
     for (size_t i = 0; i < mounts->count; i++) {
         const struct manifest_mount *mount = &mounts->items[i];
 
-        cell(&t, "%s", mount->name);
-        cell(&t, "%s", mount->mount_path);
-        cell(&t, "%llu MiB", (unsigned long long)mount->size_mb);
-        cell(&t, "%s", mount->required ? "required" : "optional");
-        cell(&t, "block + %zu", VSOCK_OFFSET_MOUNT + i);
+        table_cell(&t, "%s", mount->name);
+        table_cell(&t, "%s", mount->mount_path);
+        table_cell(&t, "%llu MiB", (unsigned long long)mount->size_mb);
+        table_cell(&t, "%s", mount->required ? "required" : "optional");
+        table_cell(&t, "block + %zu", VSOCK_OFFSET_MOUNT + i);
     }
     table_print(&t);
 }
@@ -244,17 +166,17 @@ static void print_host_block(const struct manifest *m)
     printf("\nHOST VSOCK PORTS: block = %u + %u * CID of the enclave\n", VSOCK_BLOCK_BASE,
            VSOCK_BLOCK_STRIDE);
     if (manifest_egress_enabled(m)) {
-        cell(&t, "egress");
-        cell(&t, "block + %u", VSOCK_OFFSET_EGRESS);
+        table_cell(&t, "egress");
+        table_cell(&t, "block + %u", VSOCK_OFFSET_EGRESS);
     }
     if (m->clock_sync.enabled) {
-        cell(&t, "clock");
-        cell(&t, "block + %u", VSOCK_OFFSET_CLOCK);
+        table_cell(&t, "clock");
+        table_cell(&t, "block + %u", VSOCK_OFFSET_CLOCK);
     }
     if (m->storage.mounts.count > 0) {
-        cell(&t, "mounts");
-        cell(&t, "block + %u to block + %zu", VSOCK_OFFSET_MOUNT,
-             VSOCK_OFFSET_MOUNT + m->storage.mounts.count - 1);
+        table_cell(&t, "mounts");
+        table_cell(&t, "block + %u to block + %zu", VSOCK_OFFSET_MOUNT,
+                   VSOCK_OFFSET_MOUNT + m->storage.mounts.count - 1);
     }
     table_print(&t);
 }
@@ -271,8 +193,8 @@ static void clock_row(const struct manifest *m, struct table *t)
     if (c->max_step_secs)
         fits &= buf_printf(&text, ", later steps at most %llu s",
                            (unsigned long long)c->max_step_secs) == 0;
-    cell(t, "clock");
-    cell(t, "%s", !c->enabled ? "not synchronised" : fits ? buf_cstr(&text) : "synchronised");
+    table_cell(t, "clock");
+    table_cell(t, "%s", !c->enabled ? "not synchronised" : fits ? buf_cstr(&text) : "synchronised");
 }
 
 static void print_rest(const struct manifest *m)
@@ -280,40 +202,41 @@ static void print_rest(const struct manifest *m)
     AUTO_TABLE struct table t = {.columns = 2};
 
     printf("\nENCLAVE\n");
-    cell(&t, "app image");
-    cell(&t, "%s", m->sources.app);
-    cell(&t, "release image");
-    cell(&t, "%s", m->target);
-    cell(&t, "signature");
-    cell(&t, "%s", m->signature.present ? m->signature.certificate : "none, so no PCR8");
-    cell(&t, "resources");
-    cell(&t, "%d vCPU, %d MiB", m->defaults.cpu_count, m->defaults.memory_mb);
-    cell(&t, "app runs as");
-    cell(&t, "%s, %u s from SIGTERM to SIGKILL",
-         m->runtime.user == MANIFEST_USER_ROOT ? "root" : "the USER of its image",
-         m->runtime.stop_grace_secs);
-    cell(&t, "app output");
-    cell(&t, "%s", m->runtime.logs == MANIFEST_LOGS_HOST ? "readable by the host" : "discarded");
+    table_cell(&t, "app image");
+    table_cell(&t, "%s", m->sources.app);
+    table_cell(&t, "release image");
+    table_cell(&t, "%s", m->target);
+    table_cell(&t, "signature");
+    table_cell(&t, "%s", m->signature.present ? m->signature.certificate : "none, so no PCR8");
+    table_cell(&t, "resources");
+    table_cell(&t, "%d vCPU, %d MiB", m->defaults.cpu_count, m->defaults.memory_mb);
+    table_cell(&t, "app runs as");
+    table_cell(&t, "%s, %u s from SIGTERM to SIGKILL",
+               m->runtime.user == MANIFEST_USER_ROOT ? "root" : "the USER of its image",
+               m->runtime.stop_grace_secs);
+    table_cell(&t, "app output");
+    table_cell(&t, "%s",
+               m->runtime.logs == MANIFEST_LOGS_HOST ? "readable by the host" : "discarded");
     clock_row(m, &t);
-    cell(&t, "Capsule API");
-    cell(&t, "%s", m->api.present ? "on" : "off");
-    cell(&t, "S3 storage");
-    cell(&t, "%s", manifest_s3_active(m) ? m->storage.s3.bucket : "off");
-    cell(&t, "KMS");
-    cell(&t, "%s",
-         !manifest_kms_active(m)         ? "off"
-         : manifest_kms_registry_mode(m) ? "on, registry mode"
-                                         : "on, app wallet only");
-    cell(&t, "light client");
-    cell(&t, "%s", manifest_helios_active(m) ? "on" : "off");
+    table_cell(&t, "Capsule API");
+    table_cell(&t, "%s", m->api.present ? "on" : "off");
+    table_cell(&t, "S3 storage");
+    table_cell(&t, "%s", manifest_s3_active(m) ? m->storage.s3.bucket : "off");
+    table_cell(&t, "KMS");
+    table_cell(&t, "%s",
+               !manifest_kms_active(m)         ? "off"
+               : manifest_kms_registry_mode(m) ? "on, registry mode"
+                                               : "on, app wallet only");
+    table_cell(&t, "light client");
+    table_cell(&t, "%s", manifest_helios_active(m) ? "on" : "off");
     table_print(&t);
 }
 
 static void explain(const struct manifest *m)
 {
-    put_text(m->name);
+    table_put_text(m->name);
     printf(" (");
-    put_text(m->file);
+    table_put_text(m->file);
     printf(")\n");
     print_ports(m);
     print_egress(m);

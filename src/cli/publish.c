@@ -2,17 +2,7 @@
 
 #include "base/mem.h"
 
-#include <stdio.h>
 #include <string.h>
-
-const char *publish_format(const struct publish *p, char out[PUBLISH_TEXT_SIZE])
-{
-    bool six = strchr(p->address, ':') != NULL;
-
-    snprintf(out, PUBLISH_TEXT_SIZE, "%s%s%s%s%u:%u", six ? "[" : "", p->address, six ? "]" : "",
-             p->address[0] ? ":" : "", p->host_port, p->enclave_port);
-    return out;
-}
 
 int publish_add(struct publish_list *list, const char *text, struct error *err)
 {

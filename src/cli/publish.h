@@ -7,8 +7,6 @@
 
 #include <stdbool.h>
 
-#define PUBLISH_TEXT_SIZE 80 /* "[ADDR]:HOST:CONTAINER" and its NUL */
-
 struct publish_list {
     struct publish items[PUBLISH_MAX];
     size_t count;
@@ -19,7 +17,5 @@ struct publish_list {
  * host port on the same (or on every) address twice is ERR_USAGE, as is anything malformed.
  */
 int publish_add(struct publish_list *list, const char *text, struct error *err);
-/* The canonical form of one, for capsule-shell. Returns `out`. */
-const char *publish_format(const struct publish *p, char out[PUBLISH_TEXT_SIZE]);
 
 #endif

@@ -3,6 +3,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 
+#include <errno.h>
+
 struct held {
     struct listener *listener;
 };
@@ -34,15 +36,25 @@ static int hold(struct claim *c, enum vsock_offset offset, struct error *err)
     return 0;
 }
 
-int claim_open(struct carrier *carrier, bool egress_off, bool clock_off, struct claim **out,
-               struct error *err)
+/* The clock of an enclave is not worth ending the search for a CID without one. */
+static int hold_clock(struct claim *c, bool may_clash, struct error *err)
+{
+    struct error why = {0};
+
+    if (hold(c, VSOCK_OFFSET_CLOCK, &why) == 0 || (may_clash && why.sys == EADDRINUSE))
+        return 0;
+    *err = why;
+    return -1;
+}
+
+int claim_open(const struct claim_spec *spec, struct claim **out, struct error *err)
 {
     struct claim *c = xcalloc(1, sizeof(*c));
 
-    c->carrier = carrier;
+    c->carrier = spec->carrier;
     if (hold(c, VSOCK_OFFSET_CLAIM, err) < 0 ||
-        (egress_off && hold(c, VSOCK_OFFSET_EGRESS, err) < 0) ||
-        (clock_off && hold(c, VSOCK_OFFSET_CLOCK, err) < 0)) {
+        (spec->egress_off && hold(c, VSOCK_OFFSET_EGRESS, err) < 0) ||
+        (spec->clock_off && hold_clock(c, spec->clock_may_clash, err) < 0)) {
         claim_close(c);
         return -1;
     }

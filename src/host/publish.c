@@ -63,6 +63,15 @@ int publish_parse(const char *text, struct publish *out, struct error *err)
     return 0;
 }
 
+const char *publish_format(const struct publish *p, char out[PUBLISH_TEXT_SIZE])
+{
+    bool six = strchr(p->address, ':') != NULL;
+
+    snprintf(out, PUBLISH_TEXT_SIZE, "%s%s%s%s%u:%u", six ? "[" : "", p->address, six ? "]" : "",
+             p->address[0] ? ":" : "", p->host_port, p->enclave_port);
+    return out;
+}
+
 bool publish_clash(const struct publish *a, const struct publish *b)
 {
     return a->host_port != 0 && a->host_port == b->host_port &&

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/xdg.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -15,35 +16,10 @@
 #define PATH_LIMIT 64u
 #define NAME_LEN   16u /* "c-" and 8 hex digits, with room */
 
-/* Is it a directory of ours that nobody else can change or look into? */
-static bool usable(const char *dir)
-{
-    struct stat st;
-
-    if (strlen(dir) + 1 + NAME_LEN > PATH_LIMIT)
-        return false;
-    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-        return false;
-    return lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() &&
-           (st.st_mode & 077) == 0 && access(dir, W_OK | X_OK) == 0;
-}
-
 static char *choose_parent(struct error *err)
 {
-    const char *xdg = getenv("XDG_RUNTIME_DIR");
-    char *tries[3] = {
-        xdg && xdg[0] == '/' ? xasprintf("%s/capsule", xdg) : xstrdup(""),
-        geteuid() == 0 ? xstrdup("/run/capsule") : xstrdup(""),
-        xasprintf("/tmp/capsule-%u", (unsigned int)geteuid()),
-    };
-    char *found = NULL;
+    char *found = xdg_runtime_dir(PATH_LIMIT - NAME_LEN - 1);
 
-    for (size_t i = 0; i < ARRAY_LEN(tries); i++) {
-        if (!found && tries[i][0] && usable(tries[i]))
-            found = tries[i];
-        else
-            free(tries[i]);
-    }
     if (!found) {
         error_set(err, ERR_DENIED, "no private directory for the enclave's sockets");
         error_hint(err,
@@ -63,7 +39,7 @@ static void remove_locked(const char *path)
         unlink(lock);
 }
 
-static void sweep(const char *parent)
+void carrier_dir_sweep(const char *parent)
 {
     DIR *d = opendir(parent);
     struct dirent *e;
@@ -123,7 +99,7 @@ int carrier_dir_make(struct carrier_dir *out, struct error *err)
     *out = CARRIER_DIR_NONE;
     if (!parent)
         return -1;
-    sweep(parent);
+    carrier_dir_sweep(parent);
     for (int i = 0; i < 8; i++) {
         int rc = try_make(parent, out, err);
 

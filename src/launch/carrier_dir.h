@@ -14,13 +14,15 @@ struct carrier_dir {
 #define CARRIER_DIR_NONE ((struct carrier_dir){.lock_fd = -1})
 
 /*
- * Makes a fresh directory, mode 0700, below $XDG_RUNTIME_DIR/capsule, or /run/capsule for root, or
- * /tmp/capsule-UID (which must belong to the caller and be private) when the others cannot be used
- * or are too long. Directories there whose owner is dead are removed first.
+ * Makes a fresh directory, mode 0700, below xdg_runtime_dir() of a path that is short enough.
+ * Directories there whose owner is dead are removed first.
  */
 int carrier_dir_make(struct carrier_dir *out, struct error *err);
 
 /* Removes the directory with the sockets in it and frees; safe on CARRIER_DIR_NONE. For CLEANUP. */
 void carrier_dir_remove(struct carrier_dir *d);
+
+/* Removes the directories in `parent` whose owner is dead. */
+void carrier_dir_sweep(const char *parent);
 
 #endif

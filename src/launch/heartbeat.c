@@ -43,29 +43,28 @@ static int listen_vsock(uint32_t port)
     return -1;
 }
 
-/* The lock, and then with `listening` the heartbeat's port. */
-static int take_ports(struct heartbeat *h, bool listening, int lock_ms,
-                      bool (*keep_going)(void *arg), void *arg, struct error *err)
+/* Listens on a port that is the whole machine's; others have it while they start an enclave. */
+static int take_port(int *fd, uint32_t port, int wait_ms, bool (*keep_going)(void *arg), void *arg,
+                     struct error *err)
 {
-    const int64_t deadline = clock_mono_ms() + lock_ms;
+    const int64_t deadline = clock_mono_ms() + wait_ms;
     bool told = false;
 
     for (;;) {
-        if (h->lock_fd < 0)
-            h->lock_fd = listen_vsock(VSOCK_PORT_START_LOCK);
-        if (h->lock_fd >= 0 && listening)
-            h->listen_fd = listen_vsock(HEARTBEAT_PORT);
-        if (listening ? h->listen_fd >= 0 : h->lock_fd >= 0)
+        *fd = listen_vsock(port);
+        if (*fd >= 0)
             return 0;
         if (errno != EADDRINUSE)
-            return error_sys(err, errno, "listening on vsock port %u",
-                             h->lock_fd < 0 ? VSOCK_PORT_START_LOCK : HEARTBEAT_PORT);
-        if (clock_mono_ms() >= deadline)
-            return error_set(err, ERR_TIMEOUT,
-                             "another enclave has been starting on this machine for %d s",
-                             lock_ms / 1000);
+            return error_sys(err, errno, "listening on vsock port %u", port);
+        if (clock_mono_ms() >= deadline) {
+            error_set(err, ERR_TIMEOUT,
+                      "another enclave has been starting on this machine for %d s", wait_ms / 1000);
+            return error_hint(err, "the program that listens on vsock port %u is starting it",
+                              port);
+        }
         if (!told)
-            log_info("launcher", "waiting: another enclave is starting on this machine");
+            log_info("launcher", "waiting: another enclave is starting on this machine",
+                     kv_uint("port", port), kv_int("at_most_secs", wait_ms / 1000));
         told = true;
         if (keep_going && !keep_going(arg))
             return error_set(err, ERR_INTERNAL, "stopped while waiting for another enclave");
@@ -73,17 +72,19 @@ static int take_ports(struct heartbeat *h, bool listening, int lock_ms,
     }
 }
 
-int heartbeat_listen_vsock(struct heartbeat *h, uint32_t cid, int lock_ms,
-                           bool (*keep_going)(void *arg), void *arg, struct error *err)
-{
-    h->cid = cid;
-    return take_ports(h, true, lock_ms, keep_going, arg, err);
-}
-
 int heartbeat_lock_start(struct heartbeat *h, int lock_ms, bool (*keep_going)(void *arg), void *arg,
                          struct error *err)
 {
-    return take_ports(h, false, lock_ms, keep_going, arg, err);
+    return take_port(&h->lock_fd, VSOCK_PORT_START_LOCK, lock_ms, keep_going, arg, err);
+}
+
+int heartbeat_listen_vsock(struct heartbeat *h, uint32_t cid, int lock_ms, int port_ms,
+                           bool (*keep_going)(void *arg), void *arg, struct error *err)
+{
+    h->cid = cid;
+    if (heartbeat_lock_start(h, lock_ms, keep_going, arg, err) < 0)
+        return -1;
+    return take_port(&h->listen_fd, HEARTBEAT_PORT, port_ms, keep_going, arg, err);
 }
 
 int64_t heartbeat_limit_ms(uint64_t secs)

@@ -18,6 +18,9 @@
 #define HEARTBEAT_PEERS 8 /* connected and silent at a time; another one replaces the oldest */
 #define HEARTBEAT_FDS   (1 + HEARTBEAT_PEERS)
 
+#define HEARTBEAT_LOCK_MS 120000 /* for others that start an enclave under the lock */
+#define HEARTBEAT_PORT_MS 200000 /* for others that do so without it */
+
 #define HEARTBEAT_VARIABLE "CAPSULE_HEARTBEAT_SECS"
 
 struct heartbeat {
@@ -33,15 +36,18 @@ struct heartbeat {
 /* On the UNIX carrier: v.sock_9000 in a private directory. */
 int heartbeat_listen_unix(struct heartbeat *h, const char *carrier_dir, struct error *err);
 /*
- * With AF_VSOCK, where the port is the whole machine's: waits up to lock_ms for others that are
- * starting an enclave (spec/runtime.md section 3, item 3). ERR_TIMEOUT then. `keep_going` (may be
- * NULL) as in struct launch_request.
+ * Only the right to start an enclave, a vsock port of the machine, for a launcher that leaves the
+ * heartbeat's port to another program: waits up to lock_ms for others (spec/runtime.md section 3,
+ * item 3), saying so. ERR_TIMEOUT then. `keep_going` (may be NULL) as in struct launch_request.
  */
-int heartbeat_listen_vsock(struct heartbeat *h, uint32_t cid, int lock_ms,
-                           bool (*keep_going)(void *arg), void *arg, struct error *err);
-/* Only the right to start an enclave, for a launcher that leaves the port to another program. */
 int heartbeat_lock_start(struct heartbeat *h, int lock_ms, bool (*keep_going)(void *arg), void *arg,
                          struct error *err);
+/*
+ * That right and then the heartbeat's port, for which it waits up to port_ms: launchers that know
+ * nothing of the right may have it (spec/nitro-host.md section 4).
+ */
+int heartbeat_listen_vsock(struct heartbeat *h, uint32_t cid, int lock_ms, int port_ms,
+                           bool (*keep_going)(void *arg), void *arg, struct error *err);
 /* How long to wait for it: what the environment's HEARTBEAT_VARIABLE says, else `secs`. */
 int64_t heartbeat_limit_ms(uint64_t secs);
 /* What to poll for: fills at most HEARTBEAT_FDS entries and returns how many. */

@@ -50,6 +50,11 @@ struct launch_request {
      */
     bool (*keep_going)(void *arg);
     void *arg;
+    /*
+     * With AF_VSOCK. Set by a start() that failed where another CID may help: this one was refused,
+     * or the reason is not clear and is none of memory, CPUs and image. May be NULL.
+     */
+    bool *other_cid;
 };
 
 /* One started enclave; each launcher has its own form of it. */

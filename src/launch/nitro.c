@@ -24,7 +24,6 @@
 #define HEARTBEAT_SECS  90u
 #define HEARTBEAT_IMAGE (UINT64_C(6) << 30)
 #define HEARTBEAT_MIB   (100u << 10)
-#define START_LOCK_MS   200000
 #define TICK_MS         50
 #define ASSET_TAG       "/sys/devices/virtual/dmi/id/board_asset_tag"
 #define ID_SIZE         96
@@ -218,19 +217,36 @@ static void open_console(struct launched *l, uint32_t cid)
         log_warn("nitro", "no console", kv_str("reason", err.msg));
 }
 
+static void suggest_other_cid(const struct launch_request *req, bool helps)
+{
+    if (req->other_cid)
+        *req->other_cid = helps;
+}
+
+/* What the driver says of memory and CPUs is clear; a CID that is taken has no number of its own.
+ */
+static bool is_clear(int sys)
+{
+    return (sys >= NE_ERR_VCPU_ALREADY_USED && sys < NE_ERR_INVALID_ENCLAVE_CID) || sys == EIO ||
+           sys == ENOMEM || sys == ENOTTY;
+}
+
 static int boot(struct launched *l, const struct launch_request *req, struct error *err)
 {
     uint64_t cid = req->cid;
 
     if (nitro_start_enclave(l->enclave, req->debug, &cid, err) < 0) {
+        suggest_other_cid(req, !is_clear(err->sys));
         if (err->sys == EINVAL || err->sys == ETIMEDOUT)
             error_hint(err, "the hypervisor may have refused the image: capsule-cli eif verify");
         return -1;
     }
     /* The ports of this host's services follow from the CID that was asked for. */
-    if (cid != req->cid)
+    if (cid != req->cid) {
+        suggest_other_cid(req, true);
         return error_set(err, ERR_INTERNAL, "CID %u was asked for and %llu given",
                          (unsigned int)req->cid, (unsigned long long)cid);
+    }
     if (req->debug)
         open_console(l, req->cid);
     return 0;
@@ -284,8 +300,8 @@ static int start(struct launched *l, const struct launch_request *req, struct im
             return -1;
     }
     if (watch_end(l, err) < 0 || add_cpus(l, req, err) < 0 ||
-        heartbeat_listen_vsock(&l->heartbeat, req->cid, START_LOCK_MS, req->keep_going, req->arg,
-                               err) < 0)
+        heartbeat_listen_vsock(&l->heartbeat, req->cid, HEARTBEAT_LOCK_MS, HEARTBEAT_PORT_MS,
+                               req->keep_going, req->arg, err) < 0)
         return -1;
     secs = HEARTBEAT_SECS *
            (started(image->size, HEARTBEAT_IMAGE) + started(req->memory_mb, HEARTBEAT_MIB));

@@ -1,5 +1,6 @@
 #include "launch/nitro_cli.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/proc.h"
@@ -11,14 +12,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 
 #define RUN_MS        420000 /* it waits for the heartbeat itself: 180 s for ordinary sizes */
-#define TERMINATE_MS  60000
-#define DESCRIBE_MS   20000
-#define START_LOCK_MS 200000
-#define UNKNOWN_ID    11 /* E11: an enclave that has ended already */
+#define TERMINATE_MS  30000
+#define DESCRIBE_MS   30000
+#define NO_HEARTBEAT  36    /* E36: nor has it the port for it when another launch is under way */
+#define BOOT_QUICK_MS 60000 /* an E36 that took less is not a heartbeat that did not come */
 
 /* The enclave belongs to a process that nitro-cli leaves behind and that ends with it. */
 struct launched {
@@ -64,10 +66,21 @@ static bool nitro_cli_cid_taken(uint32_t cid)
 
 /* ---- starting ---- */
 
+/*
+ * Whether a CID that is taken may be behind a fault: it has no number of its own, and shows as any
+ * failed ioctl (E29, E33) or as the end of the process for the enclave (E38, E39).
+ */
+static bool is_unclear(int fault, int64_t took_ms)
+{
+    return fault == 29 || fault == 33 || fault == 38 || fault == 39 ||
+           (fault == NO_HEARTBEAT && took_ms < BOOT_QUICK_MS);
+}
+
 static int run_enclave(const struct launch_request *req, struct launched *l, struct error *err)
 {
     AUTO_BUF struct buf out = BUF(NITRO_CLI_OUT_MAX);
     char eif[32], cpus[16], memory[16], cid[16];
+    const int64_t began = clock_mono_ms();
     const char *args[] = {"run-enclave", "--cpu-count",   cpus, "--memory", memory, "--eif-path",
                           req->eif_path, "--enclave-cid", cid,  NULL,       NULL};
 
@@ -80,9 +93,19 @@ static int run_enclave(const struct launch_request *req, struct launched *l, str
     snprintf(cid, sizeof(cid), "%u", (unsigned int)req->cid);
     if (req->debug)
         args[9] = "--debug-mode";
-    if (nitro_cli_call(args, RUN_MS, req, &out, err) < 0)
+    if (nitro_cli_call(args, RUN_MS, req, &out, err) < 0) {
+        if (req->other_cid)
+            *req->other_cid = is_unclear(err->sys, clock_mono_ms() - began);
         return -1;
+    }
     return nitro_cli_parse_run(buf_slice(&out), &l->enclave, err);
+}
+
+static bool process_ended(const struct launched *l)
+{
+    struct pollfd p = {.fd = l->end_fd, .events = POLLIN};
+
+    return poll(&p, 1, 0) > 0;
 }
 
 static int terminate_enclave(struct launched *l, struct error *err)
@@ -94,9 +117,11 @@ static int terminate_enclave(struct launched *l, struct error *err)
     if (l->gone || !l->enclave.id[0])
         return 0;
     l->gone = true;
+    if (process_ended(l))
+        return 0;
     if (nitro_cli_call(args, TERMINATE_MS, NULL, &out, &why) == 0)
         return nitro_cli_parse_terminate(buf_slice(&out), err);
-    if (why.sys == UNKNOWN_ID)
+    if (why.sys == NITRO_CLI_UNKNOWN)
         return 0;
     *err = why;
     return error_hint(err, NITRO_CLI " terminate-enclave --enclave-id %s", l->enclave.id);
@@ -124,9 +149,11 @@ static int start(const struct launch_request *req, struct launched *l, struct er
     CLEANUP(heartbeat_close) struct heartbeat lock = HEARTBEAT_NONE;
 
     /* Its own listener for the heartbeat lets one start at a time pass. */
-    if (heartbeat_lock_start(&lock, START_LOCK_MS, req->keep_going, req->arg, err) < 0 ||
+    if (heartbeat_lock_start(&lock, HEARTBEAT_LOCK_MS, req->keep_going, req->arg, err) < 0 ||
         run_enclave(req, l, err) < 0)
         return -1;
+    if (l->enclave.cid != req->cid && req->other_cid)
+        *req->other_cid = true;
     if (l->enclave.cid != req->cid)
         return error_set(err, ERR_INTERNAL, "CID %u was asked for and %u given",
                          (unsigned int)req->cid, (unsigned int)l->enclave.cid);

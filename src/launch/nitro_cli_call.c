@@ -65,7 +65,8 @@ static int fail(const char *const *args, struct slice said, int status, struct e
         if (hint_of(fault))
             error_hint(err, "%s", hint_of(fault));
     }
-    log_error_logs(said);
+    if (fault != NITRO_CLI_UNKNOWN) /* it has ended, which is all there is to know */
+        log_error_logs(said);
     return -1;
 }
 

@@ -17,7 +17,6 @@
  */
 #define HEARTBEAT_SECS        180u
 #define HEARTBEAT_MIB_PER_SEC 4u
-#define START_LOCK_MS         120000
 #define TICK_MS               50
 
 struct launched {
@@ -128,8 +127,8 @@ static int listen_for_heartbeat(const struct launch_request *req, struct launche
 {
     if (l->host.device)
         return heartbeat_listen_unix(&l->heartbeat, req->carrier_dir, err);
-    return heartbeat_listen_vsock(&l->heartbeat, req->cid, START_LOCK_MS, req->keep_going, req->arg,
-                                  err);
+    return heartbeat_listen_vsock(&l->heartbeat, req->cid, HEARTBEAT_LOCK_MS, HEARTBEAT_PORT_MS,
+                                  req->keep_going, req->arg, err);
 }
 
 static int start(const struct launch_request *req, struct launched *l, struct error *err)

@@ -170,6 +170,19 @@ int sandbox_run_make(const char *cache, const struct idmap *map, struct sandbox_
     return -1;
 }
 
+int sandbox_sweep(struct error *err)
+{
+    AUTO_FREE char *cache = NULL, *runs = NULL;
+    struct idmap map;
+    char why[256];
+
+    if (sandbox_cache_dir(&cache, err) < 0 || idmap_choose(&map, why, sizeof(why), err) < 0)
+        return -1;
+    runs = xasprintf("%s/runs", cache);
+    sweep(runs, &map);
+    return 0;
+}
+
 int sandbox_run_note(const struct sandbox_run *run, const struct cgroup_set *set, struct error *err)
 {
     AUTO_BUF struct buf text = BUF(65536);

@@ -29,6 +29,8 @@ int sandbox_cache_dir(char **path, struct error *err);
  */
 int sandbox_run_make(const char *cache, const struct idmap *map, struct sandbox_run *out,
                      struct error *err);
+/* Clears away what dead processes left, as every start of a sandbox does. */
+int sandbox_sweep(struct error *err);
 /* Notes the control groups, before any process is in them. */
 int sandbox_run_note(const struct sandbox_run *run, const struct cgroup_set *set,
                      struct error *err);

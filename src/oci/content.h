@@ -22,7 +22,9 @@ struct content_piece {
 struct content_blob {
     const char *media_type; /* static */
     struct digest digest;
-    uint64_t size; /* of all pieces */
+    uint64_t size;      /* of all pieces */
+    const char *source; /* "HOST[:PORT]/NAME": a repository that has it, to be mounted from there
+                           by a push to the same registry; NULL: none is known */
     struct content_piece pieces[CONTENT_PIECES_MAX];
     size_t piece_count;
 };

@@ -6,7 +6,6 @@
 #include "base/text.h"
 #include "oci/archive_index.h"
 #include "oci/image.h"
-#include "oci/layer.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -131,13 +130,9 @@ static int read_config(const struct archive_index *a, const json_t *image,
     if (!path)
         return error_set(err, ERR_INVALID, "manifest.json: an image without Config");
     if (archive_find(a, path, &b, err) < 0 ||
-        blob_read(&b, digest_of_name(path, ".json", &want) ? &want : NULL, &text, err) < 0 ||
-        image_config_parse(buf_slice(&text), "image configuration", &out->config, err) < 0)
+        blob_read(&b, digest_of_name(path, ".json", &want) ? &want : NULL, &text, err) < 0)
         return -1;
-    out->id = (struct digest){.alg = HASH_SHA256};
-    hash_once(HASH_SHA256, buf_slice(&text), out->id.bytes);
-    out->has_id = true;
-    return image_check_platform(&out->config, options, err);
+    return image_take_config(out, buf_slice(&text), options, err);
 }
 
 static int apply_layers(const struct archive_index *a, const json_t *image,
@@ -159,10 +154,10 @@ static int apply_layers(const struct archive_index *a, const json_t *image,
             return error_set(err, ERR_INVALID, "manifest.json: Layers must be a list of paths");
         if (archive_find(a, path, &b, err) < 0)
             return -1;
-        if (layer_apply(out->tree, &b, digest_of_name(path, "", &want) ? &want : NULL,
-                        &out->config.diff_ids[i], options->layer_max, err) < 0)
+        if (image_take_layer(out, &b, digest_of_name(path, "", &want) ? &want : NULL,
+                             &out->config.diff_ids[i], options, err) < 0)
             return -1;
-        log_debug("image", "layer applied", kv_str("path", path), kv_uint("bytes", b.size));
+        log_debug("image", "layer taken in", kv_str("path", path), kv_uint("bytes", b.size));
     }
     return 0;
 }

@@ -3,6 +3,7 @@
  * the Docker Engine API (spec/cli-and-build.md 2; /_ping for the version, then images/NAME/json and
  * images/ID/get).
  */
+#include "oci/engine.h"
 #include "base/log.h"
 #include "oci/archive_index.h"
 #include "oci/image.h"
@@ -13,18 +14,12 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define API_MAJOR     1
 #define API_MINOR_MIN 41
 #define SOCKETS_MAX   4
 #define ANSWER_MAX    ((size_t)8 << 20) /* of control calls */
 #define CONTROL_MS    10000L
 #define STALL_SECONDS 60L
 #define NAME_MAX_LEN  512
-
-struct engine {
-    char *socket;
-    unsigned int minor; /* of the API version it speaks */
-};
 
 /* One answer: to `text`, or, of a streamed call, to `fd`. */
 struct answer {
@@ -75,7 +70,7 @@ static size_t on_header(char *ptr, size_t size, size_t count, void *arg)
         line[len] = '\0';
         for (char *p = line; *p && *p != ':'; p++)
             *p = (char)tolower((unsigned char)*p);
-        if (sscanf(line, "api-version: %4u.%4u", &major, &minor) == 2 && major == API_MAJOR)
+        if (sscanf(line, "api-version: %4u.%4u", &major, &minor) == 2 && major == ENGINE_API_MAJOR)
             a->minor = minor;
     }
     return len;
@@ -120,17 +115,28 @@ static int get(const char *socket, const char *url, struct answer *a, struct err
                      detail[0] ? detail : curl_easy_strerror(rc));
 }
 
-/* What the engine says about a refusal: {"message": "..."}. */
-static int refused(const struct engine *e, struct answer *a, const char *what, struct error *err)
+int engine_refused(const struct engine *e, long status, struct slice body, const char *what,
+                   struct error *err)
 {
-    json_t *doc = json_loadb((const char *)a->text.ptr, a->text.len, 0, NULL);
+    json_t *doc = json_loadb((const char *)body.ptr, body.len, 0, NULL);
     const char *message = oci_json_str(doc, "message");
 
-    error_set(err, a->status == 404 ? ERR_NOT_FOUND : ERR_NET,
-              "%s: the engine at %s says %ld%s%.300s", what, e->socket, a->status,
-              message ? ": " : "", message ? message : "");
+    error_set(err, status == 404 ? ERR_NOT_FOUND : ERR_NET, "%s: the engine at %s says %ld%s%.300s",
+              what, e->socket, status, message ? ": " : "", message ? message : "");
     json_decref(doc);
     return -1;
+}
+
+static int refused(const struct engine *e, const struct answer *a, const char *what,
+                   struct error *err)
+{
+    return engine_refused(e, a->status, buf_slice(&a->text), what, err);
+}
+
+void engine_close(struct engine *e)
+{
+    free(e->socket);
+    *e = (struct engine){0};
 }
 
 static int ping(struct engine *e, struct error *err)
@@ -146,18 +152,20 @@ static int ping(struct engine *e, struct error *err)
     if (a.minor < API_MINOR_MIN)
         return error_set(err, ERR_UNSUPPORTED,
                          "the engine at %s speaks API version %d.%u, older than %d.%d", e->socket,
-                         API_MAJOR, a.minor, API_MAJOR, API_MINOR_MIN);
+                         ENGINE_API_MAJOR, a.minor, ENGINE_API_MAJOR, API_MINOR_MIN);
     e->minor = a.minor;
     return 0;
 }
 
-/* The immutable ID of an image. 1 found, 0 not there, -1. */
-static int inspect(const struct engine *e, const char *name, char **id, struct error *err)
+/* The immutable ID of an image, and its first name in a registry or NULL. 1, 0 not there, -1. */
+static int inspect(const struct engine *e, const char *name, char **id, char **repo_digest,
+                   struct error *err)
 {
     AUTO_FREE char *url =
-        xasprintf("http://engine/v%d.%u/images/%s/json", API_MAJOR, e->minor, name);
+        xasprintf("http://engine/v%d.%u/images/%s/json", ENGINE_API_MAJOR, e->minor, name);
     struct answer a = {.text = BUF(ANSWER_MAX), .fd = -1};
     int rc = get(e->socket, url, &a, err);
+    const char *first;
     struct digest d;
     json_t *doc;
 
@@ -172,6 +180,8 @@ static int inspect(const struct engine *e, const char *name, char **id, struct e
     if (!doc)
         return -1;
     *id = xstrdup(oci_json_str(doc, "Id") ? oci_json_str(doc, "Id") : "");
+    first = json_string_value(json_array_get(json_object_get(doc, "RepoDigests"), 0));
+    *repo_digest = first ? xstrdup(first) : NULL;
     json_decref(doc);
     /* podman leaves out the algorithm. */
     if (strlen(*id) == 2 * SHA256_LEN) {
@@ -187,7 +197,8 @@ static int inspect(const struct engine *e, const char *name, char **id, struct e
 static int export_image(const struct engine *e, const char *id, const struct image_options *options,
                         struct image *out, struct error *err)
 {
-    AUTO_FREE char *url = xasprintf("http://engine/v%d.%u/images/%s/get", API_MAJOR, e->minor, id);
+    AUTO_FREE char *url =
+        xasprintf("http://engine/v%d.%u/images/%s/get", ENGINE_API_MAJOR, e->minor, id);
     struct answer a = {.text = BUF(ANSWER_MAX), .max = options->layer_max};
     AUTO_ARCHIVE struct archive_index *archive = NULL;
     int rc;
@@ -208,13 +219,20 @@ static int export_image(const struct engine *e, const char *id, const struct ima
     return archive ? docker_archive_load(archive, NULL, options, out, err) : -1;
 }
 
+static bool is_chosen(void)
+{
+    const char *host = getenv("DOCKER_HOST");
+
+    return host && strncmp(host, "unix://", 7) == 0;
+}
+
 /* Where engines listen; DOCKER_HOST, when it names a socket, is the only one asked. */
 static size_t find_sockets(struct engine *out)
 {
     const char *host = getenv("DOCKER_HOST"), *run = getenv("XDG_RUNTIME_DIR");
     size_t n = 0;
 
-    if (host && strncmp(host, "unix://", 7) == 0) {
+    if (is_chosen()) {
         out[n++].socket = xstrdup(host + 7);
         return n;
     }
@@ -227,11 +245,7 @@ static size_t find_sockets(struct engine *out)
     return n;
 }
 
-/*
- * An image name as engines take it: letters, digits and "._-/:@", no "..", so that it is one part
- * of a URL path. Without a tag an engine would export every tag, so ":latest" is added.
- */
-static int check_name(const char *name, char **out, struct error *err)
+int engine_check_name(const char *name, char **out, struct error *err)
 {
     size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
                               "._-/:@");
@@ -263,15 +277,39 @@ static int absent(const char *asked, struct error *err)
                            "docker://HOST/NAME");
 }
 
+/* 1 when it answers; 0 when it is not there, which only the one in DOCKER_HOST must be; -1. */
+static int reach(struct engine *e, struct error *err)
+{
+    struct error why = {0};
+    struct stat st;
+
+    /* Of the usual places some do not exist and some are stale; that is no error by itself. */
+    if (!is_chosen() && (stat(e->socket, &st) < 0 || !S_ISSOCK(st.st_mode)))
+        return 0;
+    if (ping(e, &why) == 0)
+        return 1;
+    if (!is_chosen()) {
+        log_warn("image", why.msg);
+        return 0;
+    }
+    error_set(err, why.kind, "%s", why.msg);
+    return error_hint(err, "is the engine running? DOCKER_HOST says unix://%s", e->socket);
+}
+
 static int try_engine(struct engine *e, const char *name, const struct image_options *options,
                       struct image *out, struct error *err)
 {
     AUTO_FREE char *id = NULL;
-    int rc = inspect(e, name, &id, err);
+    AUTO_FREE char *repo_digest = NULL;
+    int rc = inspect(e, name, &id, &repo_digest, err);
 
     if (rc <= 0)
         return rc;
-    return export_image(e, id, options, out, err) < 0 ? -1 : 1;
+    if (export_image(e, id, options, out, err) < 0)
+        return -1;
+    out->repo_digest = repo_digest;
+    repo_digest = NULL;
+    return 1;
 }
 
 int engine_load(const char *where, const struct image_options *options, struct image *out,
@@ -279,39 +317,52 @@ int engine_load(const char *where, const struct image_options *options, struct i
 {
     struct engine engines[SOCKETS_MAX] = {0};
     AUTO_FREE char *name = NULL;
-    const char *host = getenv("DOCKER_HOST");
-    bool chosen = host && strncmp(host, "unix://", 7) == 0;
     size_t count;
-    struct stat st;
     int rc = 0;
 
-    if (check_name(where, &name, err) < 0)
+    if (engine_check_name(where, &name, err) < 0)
         return -1;
     curl_global_init(CURL_GLOBAL_DEFAULT);
     count = find_sockets(engines);
     for (size_t i = 0; rc == 0 && i < count; i++) {
-        struct error why = {0};
-
-        /* Of the usual places some do not exist and some are stale; that is no error by itself. */
-        if (!chosen && (stat(engines[i].socket, &st) < 0 || !S_ISSOCK(st.st_mode)))
+        rc = reach(&engines[i], err);
+        if (rc <= 0)
             continue;
-        if (ping(&engines[i], &why) < 0) {
-            if (chosen) {
-                rc = error_set(err, why.kind, "%s", why.msg);
-                error_hint(err, "is the engine running? DOCKER_HOST says unix://%s",
-                           engines[i].socket);
-            } else {
-                log_warn("image", why.msg);
-            }
-            continue;
-        }
         rc = try_engine(&engines[i], name, options, out, err);
         if (buf_printf(asked, "%s%s", asked->len ? ", " : "", engines[i].socket) < 0)
             break;
     }
     for (size_t i = 0; i < count; i++)
-        free(engines[i].socket);
+        engine_close(&engines[i]);
     return rc;
+}
+
+int engine_find(struct engine *out, struct error *err)
+{
+    struct engine engines[SOCKETS_MAX] = {0};
+    size_t count;
+    int rc = 0;
+
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    count = find_sockets(engines);
+    for (size_t i = 0; i < count; i++) {
+        if (rc == 0)
+            rc = reach(&engines[i], err);
+        if (rc == 1 && !out->socket) {
+            *out = engines[i];
+            continue;
+        }
+        engine_close(&engines[i]);
+    }
+    return rc;
+}
+
+int engine_has(const struct engine *e, const char *name, struct error *err)
+{
+    AUTO_FREE char *id = NULL;
+    AUTO_FREE char *repo_digest = NULL;
+
+    return inspect(e, name, &id, &repo_digest, err);
 }
 
 static int load_from_engine(const char *where, const struct image_options *options,

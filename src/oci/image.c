@@ -1,6 +1,7 @@
 #include "oci/image.h"
 
 #include "base/text.h"
+#include "oci/layer.h"
 #include "oci/registry.h"
 #include "oci/unpack.h"
 
@@ -39,13 +40,15 @@ int image_options_default(struct image_options *o, struct error *err)
 void image_free(struct image *im)
 {
     free(im->reference);
+    free(im->repo_digest);
     tree_free(im->tree);
     image_config_free(&im->config);
     *im = (struct image){0};
 }
 
-int image_check_platform(const struct image_config *c, const struct image_options *options,
-                         struct error *err)
+/* Refuses an image for another machine. */
+static int check_platform(const struct image_config *c, const struct image_options *options,
+                          struct error *err)
 {
     const char *os = c->os && c->os[0] ? c->os : "linux";
 
@@ -55,6 +58,28 @@ int image_check_platform(const struct image_config *c, const struct image_option
               c->architecture && c->architecture[0] ? c->architecture : "an unknown machine",
               options->arch);
     return error_hint(err, "get or build the image for linux/%s", options->arch);
+}
+
+int image_take_config(struct image *out, struct slice json, const struct image_options *options,
+                      struct error *err)
+{
+    if (image_config_parse(json, "image configuration", &out->config, err) < 0)
+        return -1;
+    out->id = (struct digest){.alg = HASH_SHA256};
+    hash_once(HASH_SHA256, json, out->id.bytes);
+    out->has_id = true;
+    if (check_platform(&out->config, options, err) < 0)
+        return -1;
+    return out->sink ? out->sink->config(out->sink->arg, json, err) : 0;
+}
+
+int image_take_layer(struct image *out, const struct blob *b, const struct digest *want,
+                     const struct digest *diff_id, const struct image_options *options,
+                     struct error *err)
+{
+    if (out->sink)
+        return out->sink->layer(out->sink->arg, b, want, diff_id, options->layer_max, err);
+    return layer_apply(out->tree, b, want, diff_id, options->layer_max, err);
 }
 
 int image_split_tag(const char *where, char **path, char **tag, struct error *err)
@@ -117,21 +142,63 @@ static const struct transport *find(const char *reference, const char **where)
     return &transport_bare;
 }
 
-int image_load(const char *reference, const struct image_options *options, struct image *out,
-               struct error *err)
+bool image_in_registry(const char *reference, const char **where)
 {
-    AUTO_IMAGE struct image im = {0};
+    const struct transport *t = find(reference, where);
+
+    if (t == &transport_docker && strncmp(*where, "//", 2) == 0)
+        *where += 2;
+    return t == &transport_docker ||
+           (t == &transport_bare && refuse_unsupported(reference, NULL) == 0);
+}
+
+bool image_names_transport(const char *reference)
+{
+    const char *where;
+
+    return find(reference, &where) != &transport_bare || refuse_unsupported(reference, NULL) < 0;
+}
+
+static int load(const char *reference, const struct image_options *options,
+                const struct image_sink *sink, struct image *out, struct error *err)
+{
+    AUTO_IMAGE struct image im = {.sink = sink};
     const struct transport *t;
     const char *where;
 
     if (refuse_unsupported(reference, err) < 0)
-        return error_wrap(err, "image %.300s", reference);
+        return -1;
     t = find(reference, &where);
     im.reference = xstrdup(reference);
-    im.tree = tree_new(&options->limits, err);
-    if (!im.tree || t->load(where, options, &im, err) < 0)
-        return error_wrap(err, "image %.300s", reference);
+    if (sink && t == &transport_dir) {
+        error_set(err, ERR_UNSUPPORTED, "a plain directory has no layers to build on");
+        return error_hint(err, "make an image of it first, with umoci or docker build");
+    }
+    if (!sink) {
+        im.tree = tree_new(&options->limits, err);
+        if (!im.tree)
+            return -1;
+    }
+    if (t->load(where, options, &im, err) < 0)
+        return -1;
+    im.sink = NULL;
     *out = im;
     im = (struct image){0};
+    return 0;
+}
+
+int image_load(const char *reference, const struct image_options *options, struct image *out,
+               struct error *err)
+{
+    if (load(reference, options, NULL, out, err) < 0)
+        return error_wrap(err, "image %.300s", reference);
+    return 0;
+}
+
+int image_load_parts(const char *reference, const struct image_options *options,
+                     const struct image_sink *sink, struct image *out, struct error *err)
+{
+    if (load(reference, options, sink, out, err) < 0)
+        return error_wrap(err, "image %.300s", reference);
     return 0;
 }

@@ -25,12 +25,29 @@ struct image_options {
  */
 int image_options_default(struct image_options *o, struct error *err);
 
+/*
+ * Takes an image's parts as they lie where the image comes from, instead of a tree: first the
+ * configuration, then the layers, lowest first. What is passed is good for the call only.
+ */
+struct image_sink {
+    int (*config)(void *arg, struct slice json, struct error *err);
+    /*
+     * The blob's bytes are not checked yet: `want` is their digest (NULL: nobody promised one),
+     * `diff_id` that of the tar inside, `max` bounds the uncompressed bytes.
+     */
+    int (*layer)(void *arg, const struct blob *b, const struct digest *want,
+                 const struct digest *diff_id, uint64_t max, struct error *err);
+    void *arg;
+};
+
 struct image {
-    char *reference;  /* as the user wrote it */
-    struct digest id; /* digest of the configuration, which names all content */
-    bool has_id;      /* not of a plain directory */
-    struct tree *tree;
+    char *reference;   /* as the user wrote it */
+    struct digest id;  /* digest of the configuration, which names all content */
+    bool has_id;       /* not of a plain directory */
+    char *repo_digest; /* HOST/NAME@DIGEST, where a registry is known to have it; or NULL */
+    struct tree *tree; /* NULL when the parts were taken */
     struct image_config config;
+    const struct image_sink *sink; /* while loading; NULL: layers are applied to the tree */
 };
 void image_free(struct image *im);
 #define AUTO_IMAGE CLEANUP(image_free)
@@ -51,6 +68,18 @@ void image_free(struct image *im);
  */
 int image_load(const char *reference, const struct image_options *options, struct image *out,
                struct error *err);
+/* The same, but the parts go to `sink` and *out gets no tree. Not for `dir:`, which has no parts.
+ */
+int image_load_parts(const char *reference, const struct image_options *options,
+                     const struct image_sink *sink, struct image *out, struct error *err);
+/* True when the text names one of the transports above, and so is no bare name. */
+bool image_names_transport(const char *reference);
+
+/*
+ * True for `docker://` and bare names, which lead to registries; *where gets what follows the
+ * transport.
+ */
+bool image_in_registry(const char *reference, const char **where);
 
 /* ---- for the transports ---- */
 
@@ -72,9 +101,13 @@ int engine_load(const char *where, const struct image_options *options, struct i
 struct archive_index;
 int docker_archive_load(const struct archive_index *a, const char *tag,
                         const struct image_options *options, struct image *out, struct error *err);
-/* Refuses an image for another machine. */
-int image_check_platform(const struct image_config *c, const struct image_options *options,
-                         struct error *err);
+/* Takes the configuration's text in: fills out->config and out->id; refuses another machine's. */
+int image_take_config(struct image *out, struct slice json, const struct image_options *options,
+                      struct error *err);
+/* Takes a layer in, as struct image_sink has it. */
+int image_take_layer(struct image *out, const struct blob *b, const struct digest *want,
+                     const struct digest *diff_id, const struct image_options *options,
+                     struct error *err);
 /* Splits "PATH[:TAG]" at the first colon, as skopeo does; *tag is NULL without one. Both owned. */
 int image_split_tag(const char *where, char **path, char **tag, struct error *err);
 

@@ -1,12 +1,11 @@
 #include "oci/manifest.h"
 
 #include "base/log.h"
-#include "oci/layer.h"
+#include "oci/manifest_write.h"
 
 #include <jansson.h>
 #include <stdio.h>
 
-#define REF_NAME   "org.opencontainers.image.ref.name"
 #define NEST_MAX   4
 #define CHOICE_MAX 1024
 
@@ -38,7 +37,7 @@ enum media media_of(const char *type)
     return strstr(type, "+encrypted") ? MEDIA_LAYER_ENCRYPTED : MEDIA_OTHER;
 }
 
-static int read_descriptor(const json_t *o, struct descriptor *d, struct error *err)
+int oci_descriptor_read(const json_t *o, struct descriptor *d, struct error *err)
 {
     const char *digest = oci_json_str(o, "digest"), *type = oci_json_str(o, "mediaType");
     const json_t *size = json_object_get(o, "size");
@@ -65,7 +64,7 @@ static json_t *read_json_blob(const struct blob_source *src, const struct descri
 
 static const char *ref_name(const json_t *descriptor)
 {
-    return oci_json_str(json_object_get(descriptor, "annotations"), REF_NAME);
+    return oci_json_str(json_object_get(descriptor, "annotations"), OCI_REF_NAME);
 }
 
 /* A name may be a tag alone or "name:tag" (containerd writes the whole name elsewhere). */
@@ -203,7 +202,7 @@ static json_t *find_manifest(const struct blob_source *src, const json_t *top, c
         json_t *next = NULL;
         bool last = false;
 
-        if (chosen && read_descriptor(chosen, &d, err) == 0) {
+        if (chosen && oci_descriptor_read(chosen, &d, err) == 0) {
             last = media_of(d.media_type) == MEDIA_MANIFEST;
             next = read_json_blob(src, &d, err);
         }
@@ -241,17 +240,16 @@ static int read_config(const struct blob_source *src, const json_t *manifest,
     AUTO_BLOB struct blob b = BLOB_NONE;
     struct descriptor d;
 
-    if (read_descriptor(json_object_get(manifest, "config"), &d, err) < 0)
+    if (oci_descriptor_read(json_object_get(manifest, "config"), &d, err) < 0)
         return error_wrap(err, "the manifest's config");
     if (media_of(d.media_type) != MEDIA_CONFIG)
         return error_set(err, ERR_UNSUPPORTED, "not a container image but an artifact (%.100s)",
                          d.media_type);
     if (src->open(src->arg, &d, &b, err) < 0 || blob_read(&b, &d.digest, &text, err) < 0 ||
-        image_config_parse(buf_slice(&text), "image configuration", &out->config, err) < 0)
+        image_take_config(out, buf_slice(&text), options, err) < 0)
         return -1;
-    out->id = d.digest;
-    out->has_id = true;
-    return image_check_platform(&out->config, options, err);
+    out->id = d.digest; /* by the algorithm that the image was named with */
+    return 0;
 }
 
 static int apply_layers(const struct blob_source *src, const struct descriptor *layers,
@@ -261,10 +259,10 @@ static int apply_layers(const struct blob_source *src, const struct descriptor *
         AUTO_BLOB struct blob b = BLOB_NONE;
 
         if (src->open(src->arg, &layers[i], &b, err) < 0 ||
-            layer_apply(out->tree, &b, &layers[i].digest, &out->config.diff_ids[i],
-                        options->layer_max, err) < 0)
+            image_take_layer(out, &b, &layers[i].digest, &out->config.diff_ids[i], options, err) <
+                0)
             return -1;
-        log_debug("image", "layer applied", kv_str("digest", b.name), kv_uint("bytes", b.size));
+        log_debug("image", "layer taken in", kv_str("digest", b.name), kv_uint("bytes", b.size));
     }
     return 0;
 }
@@ -281,7 +279,7 @@ static int read_layers(const struct blob_source *src, const json_t *manifest,
         return error_set(err, ERR_INVALID, "the manifest has %zu layers, the configuration %zu",
                          json_array_size(list), count);
     json_array_foreach (list, i, o)
-        if (read_descriptor(o, &layers[i], err) < 0 ||
+        if (oci_descriptor_read(o, &layers[i], err) < 0 ||
             check_layer_type(layers[i].media_type, err) < 0)
             return error_wrap(err, "layer %zu", i + 1);
     if (src->prepare && src->prepare(src->arg, layers, count, err) < 0)

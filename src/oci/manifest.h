@@ -13,6 +13,9 @@ struct descriptor {
     uint64_t size;
 };
 
+/* Reads one; the media type is borrowed from the JSON. ERR_INVALID without digest and size. */
+int oci_descriptor_read(const json_t *o, struct descriptor *d, struct error *err);
+
 enum media {
     MEDIA_OTHER,
     MEDIA_INDEX,

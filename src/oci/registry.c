@@ -27,13 +27,6 @@ struct pull {
     size_t count;
 };
 
-/* "https://HOST/v2/NAME/KIND/WHICH" */
-static char *url_of(const struct registry *r, const char *kind, const char *which)
-{
-    return xasprintf("%s://%s/v2/%s/%s/%s", r->http ? "http" : "https", r->host, r->name, kind,
-                     which);
-}
-
 /* A small thing as an unnamed file, which is how blobs are passed. */
 static int get_small(struct pull *p, const struct descriptor *d, struct blob *out,
                      struct error *err)
@@ -52,7 +45,7 @@ static int get_small(struct pull *p, const struct descriptor *d, struct blob *ou
     if (f.fd < 0)
         return -1;
     *out = (struct blob){.fd = f.fd, .own = true, .size = d->size, .name = xstrdup(text)};
-    f.url = url_of(&p->registry, manifest ? "manifests" : "blobs", text);
+    f.url = registry_url(&p->registry, manifest ? "manifests" : "blobs", text);
     f.what = xasprintf("%s %s", manifest ? "manifest" : "blob", text);
     rc = fetch_all(&p->registry, &f, 1, NULL, err);
     fetch_free(&f);
@@ -101,7 +94,7 @@ static int plan(struct pull *p, const struct descriptor *layers, size_t count, s
         p->digests[n] = layers[i].digest;
         p->ready[n] = (struct blob){
             .fd = p->fd, .offset = end, .size = layers[i].size, .name = xstrdup(text)};
-        f[n] = (struct fetch){.url = url_of(&p->registry, "blobs", text),
+        f[n] = (struct fetch){.url = registry_url(&p->registry, "blobs", text),
                               .what = xasprintf("layer %s", text),
                               .fd = p->fd,
                               .offset = end,
@@ -156,7 +149,7 @@ static json_t *get_top(struct pull *p, const struct reference *ref, char **type,
     int rc;
 
     f.size = FETCH_SIZE_UNKNOWN;
-    f.url = url_of(&p->registry, "manifests", which);
+    f.url = registry_url(&p->registry, "manifests", which);
     f.what = xasprintf("manifest %s", which);
     rc = fetch_all(&p->registry, &f, 1, NULL, err);
     *digest = (struct digest){.alg = ref->pinned ? ref->digest.alg : HASH_SHA256};
@@ -211,6 +204,8 @@ static int pull(const struct reference *ref, const char *host, const struct imag
              kv_str("digest", digest_text(&digest, text)));
     rc = load_top(&p, top, type, options, out, err);
     json_decref(top);
+    if (rc == 0)
+        out->repo_digest = xasprintf("%s/%s@%s", host, ref->name, text);
     return rc;
 }
 

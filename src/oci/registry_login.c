@@ -48,21 +48,46 @@ static int basic(struct registry *r, const struct credentials *c, struct error *
     return set_authorization(r, "Basic", buf_cstr(&text), err);
 }
 
+static int add_scope(CURLU *u, const char *scope)
+{
+    AUTO_FREE char *text = xasprintf("scope=%s", scope);
+
+    return curl_url_set(u, CURLUPART_QUERY, text, CURLU_APPENDQUERY | CURLU_URLENCODE) ? -1 : 0;
+}
+
+/*
+ * What the token is to allow. A push asks for all it will need at once: the challenge of its first
+ * question is about pulling alone.
+ */
+static int add_scopes(const struct registry *r, const char *told, CURLU *u)
+{
+    AUTO_FREE char *ours = xasprintf("repository:%s:", r->name);
+    AUTO_FREE char *all = xasprintf("%spull%s", ours, r->push ? ",push" : "");
+
+    if (told && (!r->push || strncmp(told, ours, strlen(ours)) != 0) && add_scope(u, told) < 0)
+        return -1;
+    if ((!told || r->push) && add_scope(u, all) < 0)
+        return -1;
+    for (char **name = r->from; name && *name; name++) {
+        AUTO_FREE char *other = xasprintf("repository:%s:pull", *name);
+
+        if (add_scope(u, other) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* The realm with the query of the token protocol. The caller frees it; NULL with err. */
 static char *token_url(const struct registry *r, const struct challenge *c, struct error *err)
 {
-    AUTO_FREE char *all = xasprintf("repository:%s:pull", r->name);
-    const char *scope = c->scope ? c->scope : all;
     AUTO_FREE char *service = c->service ? xasprintf("service=%s", c->service) : NULL;
-    AUTO_FREE char *wanted = xasprintf("scope=%s", scope);
-    const unsigned int flags = CURLU_APPENDQUERY | CURLU_URLENCODE;
     char *text = NULL, *out = NULL;
     CURLU *u = curl_url();
 
     if (u && !curl_url_set(u, CURLUPART_URL, c->realm, 0) &&
-        (!service || !curl_url_set(u, CURLUPART_QUERY, service, flags)) &&
-        !curl_url_set(u, CURLUPART_QUERY, wanted, flags) &&
-        !curl_url_get(u, CURLUPART_URL, &text, 0))
+        (!service ||
+         !curl_url_set(u, CURLUPART_QUERY, service, CURLU_APPENDQUERY | CURLU_URLENCODE)) &&
+        add_scopes(r, c->scope, u) == 0 && !curl_url_get(u, CURLUPART_URL, &text, 0))
         out = xstrdup(text);
     curl_free(text);
     curl_url_cleanup(u);

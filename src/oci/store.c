@@ -2,7 +2,8 @@
 
 #include "base/log.h"
 #include "base/xdg.h"
-#include "oci/config.h"
+#include "oci/manifest.h"
+#include "oci/manifest_write.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -12,14 +13,11 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-#define REF_NAME      "org.opencontainers.image.ref.name"
-#define TITLE         "org.opencontainers.image.title"
-#define INDEX_TYPE    "application/vnd.oci.image.index.v1+json"
-#define MANIFEST_TYPE "application/vnd.oci.image.manifest.v1+json"
-#define EMPTY_TYPE    "application/vnd.oci.empty.v1+json"
-#define LAYOUT_TEXT   "{\"imageLayoutVersion\":\"1.0.0\"}"
-#define TEMP_PREFIX   ".tmp-"
-#define COPY_CHUNK    ((size_t)256 << 10)
+#define TITLE       "org.opencontainers.image.title"
+#define IMAGE_ID    "capsule.image.id" /* of the release image */
+#define EMPTY_TYPE  "application/vnd.oci.empty.v1+json"
+#define TEMP_PREFIX ".tmp-"
+#define COPY_CHUNK  ((size_t)256 << 10)
 
 struct store {
     char *dir;
@@ -53,16 +51,9 @@ static int lock(int fd, int how, struct error *err)
 static int write_index(struct store *s, json_t *index, struct error *err)
 {
     AUTO_FREE char *path = xasprintf("%s/index.json", s->dir);
-    AUTO_FREE char *text = json_dumps(index, JSON_COMPACT);
+    AUTO_FREE char *text = oci_json_text(index);
 
-    if (!text)
-        return error_set(err, ERR_INTERNAL, "writing the store's index failed");
     return file_write_atomic(path, slice_str(text), 0600, err);
-}
-
-static json_t *empty_index(void)
-{
-    return json_pack("{s:i,s:s,s:[]}", "schemaVersion", 2, "mediaType", INDEX_TYPE, "manifests");
 }
 
 static int prepare(struct store *s, struct error *err)
@@ -82,12 +73,12 @@ static int prepare(struct store *s, struct error *err)
     if (s->index_fd < 0 || lock(s->index_fd, LOCK_EX, err) < 0)
         return -1;
     if (access(index, F_OK) < 0) {
-        empty = empty_index();
+        empty = oci_index_new();
         rc = write_index(s, empty, err);
         json_decref(empty);
     }
     if (rc == 0 && access(layout, F_OK) < 0)
-        rc = file_write_atomic(layout, slice_str(LAYOUT_TEXT), 0600, err);
+        rc = file_write_atomic(layout, slice_str(OCI_LAYOUT_TEXT), 0600, err);
     flock(s->index_fd, LOCK_UN);
     return rc;
 }
@@ -248,23 +239,18 @@ int store_open_blob(struct store *s, const struct stored_blob *which, struct blo
 
 static json_t *descriptor(const char *type, const struct stored_blob *b)
 {
-    char text[DIGEST_TEXT_MAX];
-
-    return json_pack("{s:s,s:s,s:I}", "mediaType", type, "digest", digest_text(&b->digest, text),
-                     "size", (json_int_t)b->size);
+    return oci_descriptor_new(type, &b->digest, b->size);
 }
 
+/* One that names a blob of the store. */
 static int read_descriptor(const json_t *o, struct stored_blob *out, struct error *err)
 {
-    const char *digest = oci_json_str(o, "digest");
-    json_int_t size = json_integer_value(json_object_get(o, "size"));
+    struct descriptor d;
 
-    if (!digest || size < 0)
-        return error_set(err, ERR_INVALID, "a descriptor without digest and size");
-    out->size = (uint64_t)size;
-    if (digest_parse(slice_str(digest), &out->digest, err) < 0)
+    if (oci_descriptor_read(o, &d, err) < 0)
         return -1;
-    return out->digest.alg == HASH_SHA256
+    *out = (struct stored_blob){d.digest, d.size};
+    return d.digest.alg == HASH_SHA256
                ? 0
                : error_set(err, ERR_INVALID, "the store names blobs by sha256");
 }
@@ -288,7 +274,7 @@ static json_t *read_index(struct store *s, struct error *err)
 
 static const char *name_of(const json_t *o)
 {
-    const char *name = oci_json_str(json_object_get(o, "annotations"), REF_NAME);
+    const char *name = oci_json_str(json_object_get(o, "annotations"), OCI_REF_NAME);
 
     return name ? name : "";
 }
@@ -306,13 +292,15 @@ static int read_image(struct store *s, const json_t *entry, struct stored_image 
 {
     AUTO_BUF struct buf text = BUF(BLOB_JSON_MAX);
     AUTO_BLOB struct blob b = BLOB_NONE;
+    const char *id = oci_json_str(json_object_get(entry, "annotations"), IMAGE_ID);
     const json_t *layers;
     json_t *doc;
     int rc;
 
     *out = (struct stored_image){0};
     snprintf(out->name, sizeof(out->name), "%s", name_of(entry));
-    if (read_descriptor(entry, &out->self, err) < 0 ||
+    if ((id && digest_parse(slice_str(id), &out->release_id, err) < 0) ||
+        read_descriptor(entry, &out->self, err) < 0 ||
         store_open_blob(s, &out->self, &b, err) < 0 ||
         blob_read(&b, &out->self.digest, &text, err) < 0)
         return -1;
@@ -323,6 +311,11 @@ static int read_image(struct store *s, const json_t *entry, struct stored_image 
     rc = read_descriptor(json_array_get(layers, 0), &out->eif, err);
     if (rc == 0)
         rc = read_descriptor(json_array_get(layers, 1), &out->manifest, err);
+    if (rc == 0 && json_array_size(layers) > 2 &&
+        (read_descriptor(json_array_get(layers, 2), &out->release, err) < 0 ||
+         read_descriptor(json_array_get(layers, 3), &out->head, err) < 0 ||
+         read_descriptor(json_array_get(layers, 4), &out->tail, err) < 0))
+        rc = -1;
     json_decref(doc);
     return rc < 0 ? error_wrap(err, "the image store's %s", b.name) : 0;
 }
@@ -351,24 +344,40 @@ static bool same_name(const char *stored, const char *asked)
            strcmp(stored + len, ":latest") == 0;
 }
 
-static json_t *make_manifest(const struct stored_blob *empty, const struct stored_blob *eif,
-                             const struct stored_blob *manifest)
+static void add_layer(json_t *layers, const char *type, const char *title,
+                      const struct stored_blob *b)
 {
-    json_t *a = descriptor(STORE_EIF_TYPE, eif), *b = descriptor(STORE_MANIFEST_TYPE, manifest);
+    json_t *d = descriptor(type, b);
 
-    json_object_set_new(a, "annotations", json_pack("{s:s}", TITLE, "application.eif"));
-    json_object_set_new(b, "annotations", json_pack("{s:s}", TITLE, "capsule.yaml"));
-    return json_pack("{s:i,s:s,s:s,s:o,s:[o,o]}", "schemaVersion", 2, "mediaType", MANIFEST_TYPE,
+    if (title)
+        json_object_set_new(d, "annotations", json_pack("{s:s}", TITLE, title));
+    json_array_append_new(layers, d);
+}
+
+static json_t *make_manifest(const struct stored_blob *empty, const struct stored_image *image,
+                             const struct stored_blob *kept, size_t kept_count)
+{
+    json_t *layers = json_array();
+
+    add_layer(layers, STORE_EIF_TYPE, "application.eif", &image->eif);
+    add_layer(layers, STORE_MANIFEST_TYPE, "capsule.yaml", &image->manifest);
+    if (image->release.size) {
+        add_layer(layers, OCI_MANIFEST_TYPE, "release.json", &image->release);
+        add_layer(layers, STORE_PART_TYPE, NULL, &image->head);
+        add_layer(layers, STORE_PART_TYPE, NULL, &image->tail);
+    }
+    for (size_t i = 0; i < kept_count; i++)
+        add_layer(layers, STORE_PART_TYPE, NULL, &kept[i]);
+    return json_pack("{s:i,s:s,s:s,s:o,s:o}", "schemaVersion", 2, "mediaType", OCI_MANIFEST_TYPE,
                      "artifactType", STORE_ARTIFACT_TYPE, "config", descriptor(EMPTY_TYPE, empty),
-                     "layers", a, b);
+                     "layers", layers);
 }
 
 static int put_json(struct store *s, const json_t *doc, struct stored_blob *out, struct error *err)
 {
-    AUTO_FREE char *text = json_dumps(doc, JSON_COMPACT);
+    AUTO_FREE char *text = oci_json_text(doc);
 
-    return text ? store_put(s, slice_str(text), out, err)
-                : error_set(err, ERR_INTERNAL, "writing an OCI manifest failed");
+    return store_put(s, slice_str(text), out, err);
 }
 
 /* Position of the entry that a name or digest refers to; -1 when there is none. */
@@ -379,8 +388,10 @@ static ssize_t find_entry(const json_t *manifests, const char *ref)
 
     json_array_foreach (manifests, i, o) {
         const char *digest = oci_json_str(o, "digest");
+        const char *id = oci_json_str(json_object_get(o, "annotations"), IMAGE_ID);
 
-        if (is_ours(o) && (same_name(name_of(o), ref) || (digest && strcmp(digest, ref) == 0)))
+        if (is_ours(o) && (same_name(name_of(o), ref) || (digest && strcmp(digest, ref) == 0) ||
+                           (id && strcmp(id, ref) == 0)))
             return (ssize_t)i;
     }
     return -1;
@@ -388,9 +399,10 @@ static ssize_t find_entry(const json_t *manifests, const char *ref)
 
 /* Under the index lock: puts the entry first and drops the one that had the name. */
 static int add_to_index(struct store *s, const char *name, const struct stored_blob *self,
-                        struct error *err)
+                        const struct digest *id, struct error *err)
 {
-    json_t *index = read_index(s, err), *manifests, *entry;
+    json_t *index = read_index(s, err), *manifests, *entry, *annotations;
+    char text[DIGEST_TEXT_MAX];
     ssize_t old;
     int rc;
 
@@ -405,34 +417,39 @@ static int add_to_index(struct store *s, const char *name, const struct stored_b
                   STORE_IMAGES_MAX);
         return error_hint(err, "remove some");
     }
-    entry = descriptor(MANIFEST_TYPE, self);
+    entry = descriptor(OCI_MANIFEST_TYPE, self);
     json_object_set_new(entry, "artifactType", json_string(STORE_ARTIFACT_TYPE));
-    json_object_set_new(entry, "annotations", json_pack("{s:s}", REF_NAME, name));
+    annotations = json_pack("{s:s}", OCI_REF_NAME, name);
+    if (id)
+        json_object_set_new(annotations, IMAGE_ID, json_string(digest_text(id, text)));
+    json_object_set_new(entry, "annotations", annotations);
     json_array_insert_new(manifests, 0, entry);
     rc = write_index(s, index, err);
     json_decref(index);
     return rc;
 }
 
-int store_add(struct store *s, const char *name, const struct stored_blob *eif,
-              const struct stored_blob *manifest, struct stored_image *out, struct error *err)
+int store_add(struct store *s, const char *name, struct stored_image *image,
+              const struct stored_blob *kept, size_t kept_count, struct error *err)
 {
     struct stored_blob empty, self;
     json_t *doc;
     int rc;
 
+    if (kept_count > STORE_KEPT_MAX)
+        abort();
     if (check_name(name, err) < 0 || store_put(s, slice_str("{}"), &empty, err) < 0)
         return -1;
-    doc = make_manifest(&empty, eif, manifest);
+    doc = make_manifest(&empty, image, kept, kept_count);
     rc = put_json(s, doc, &self, err);
     json_decref(doc);
     if (rc < 0 || lock(s->index_fd, LOCK_EX, err) < 0)
         return -1;
-    rc = add_to_index(s, name, &self, err);
+    rc = add_to_index(s, name, &self, image->release.size ? &image->release_id : NULL, err);
     flock(s->index_fd, LOCK_UN);
-    if (rc == 0 && out) {
-        *out = (struct stored_image){.self = self, .eif = *eif, .manifest = *manifest};
-        snprintf(out->name, sizeof(out->name), "%s", name);
+    if (rc == 0) {
+        image->self = self;
+        snprintf(image->name, sizeof(image->name), "%s", name);
     }
     return rc;
 }

@@ -56,6 +56,12 @@ static void on_status(void *arg, const struct status *status)
 {
     struct shell *sh = arg;
 
+    /* An app that has ended was started before, whether or not we were told then. */
+    if (!sh->app_reported && (status->kind == STATUS_RUNNING ? status->phase == PHASE_APP
+                                                             : status->kind != STATUS_FATAL)) {
+        sh->app_reported = true;
+        shell_report(sh, "app", "started");
+    }
     if (status_is_final(status)) {
         sh->final = *status;
         return;
@@ -223,6 +229,7 @@ static int start_enclave(struct shell *sh, struct error *err)
         .log_format = sh->options.log_format,
         .keep_going = turn_while_starting,
         .arg = sh,
+        .other_cid = &sh->other_cid,
     };
 
     if (!sh->launcher)
@@ -260,14 +267,14 @@ static int start(struct shell *sh, struct error *err)
         if (!sh->launcher)
             return -1;
     }
-    if (shell_link_open(sh, err) < 0 || shell_services_start(sh, err) < 0 ||
-        start_enclave(sh, err) < 0)
+    if (shell_link_start(sh, start_enclave, err) < 0)
         return -1;
     log.carrier = status.carrier = sh->carrier;
     sh->log = log_reader_start(&log);
     if (host_ingress_start(sh->base, sh->carrier, sh->ports.items, sh->ports.count, &sh->ingress,
                            err) < 0)
         return -1;
+    shell_report_start(sh);
     sh->status = status_reader_start(&status);
     return 0;
 }
@@ -472,6 +479,8 @@ int main(int argc, char **argv)
     if (sh.options.version)
         return puts("capsule-shell " CAPSULE_VERSION " (" CAPSULE_GIT_REV ")") < 0;
     log_setup(log_level_of_verbosity(sh.options.verbosity), sh.options.log_format);
+    if (sh.options.report_fd)
+        fcntl((int)sh.options.report_fd, F_SETFD, FD_CLOEXEC);
     if (sh.options.command)
         return shell_command(&sh.options, &err) < 0 ? fail(&err) : 0;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {

@@ -17,18 +17,25 @@ const char shell_help[] =
     "  --memory-mb N         instead of the manifest's defaults.memory_mb (4096)\n"
     "  -p, --publish [ADDR:]HOST:CONTAINER\n"
     "                        lead a host port to an ingress port of the enclave; repeatable\n"
-    "  --publish-all         every ingress port that no -p names on the same host port\n"
+    "  --publish-all         every ingress port that no -p names on the same host port; as\n"
+    "                        without -p for /enclave/application.eif\n"
     "  --mount NAME=DIR[:ro] serve a directory as host mount NAME of the manifest; repeatable\n"
     "  --debug-mode          debug enclave: console attached, measurements all zero\n"
     "  --attach DIR          start nothing: serve the enclave whose carrier directory is DIR\n"
+    "  --report-fd N         tell the program that started this one, on descriptor N, what comes\n"
+    "                        up: lines `launcher NAME`, `cid N`, `port [ADDR:]HOST:CONTAINER`,\n"
+    "                        and `app started`\n"
     "  --signal-status       end with 128 + signal instead of 109, as capsule-cli run does\n"
     "  -v                    more log lines; twice for more\n"
     "  --log-format FORMAT   text (default) or json, for our lines and the app's\n"
-    "  --help, --version\n"
+    "  --help                this text\n"
+    "  --version             version and revision\n"
     "\n"
     "The app's output goes to standard output, everything else to standard error.\n"
     "Exit status: the app's; 107 killed by a signal, 108 the runtime failed, 109 stopped by a\n"
     "signal to this program, 1 other errors, 2 wrong usage.\n";
+
+#define PACKED_EIF "/enclave/application.eif"
 
 enum {
     OPT_EIF = 256,
@@ -41,6 +48,7 @@ enum {
     OPT_PUBLISH_ALL,
     OPT_MOUNT,
     OPT_SIGNAL_STATUS,
+    OPT_REPORT,
     OPT_LOG_FORMAT,
     OPT_HELP,
     OPT_VERSION
@@ -56,6 +64,7 @@ static const struct option long_options[] = {
     {"attach", required_argument, NULL, OPT_ATTACH},
     {"publish", required_argument, NULL, 'p'},
     {"publish-all", no_argument, NULL, OPT_PUBLISH_ALL},
+    {"report-fd", required_argument, NULL, OPT_REPORT},
     {"mount", required_argument, NULL, OPT_MOUNT},
     {"signal-status", no_argument, NULL, OPT_SIGNAL_STATUS},
     {"log-format", required_argument, NULL, OPT_LOG_FORMAT},
@@ -104,6 +113,8 @@ static int take(int opt, char **argv, struct shell_options *o, struct error *err
     case OPT_PUBLISH_ALL:
         o->publish_all = true;
         return 0;
+    case OPT_REPORT:
+        return take_number("--report-fd", 3, &o->report_fd, err);
     case OPT_MOUNT:
         return mount_option_parse(optarg, &o->mounts, err);
     case OPT_SIGNAL_STATUS:
@@ -131,13 +142,15 @@ int shell_options_parse(int argc, char **argv, struct shell_options *out, struct
 {
     int opt;
 
-    *out = (struct shell_options){.eif_file = "/enclave/application.eif",
-                                  .manifest_file = "/enclave/capsule.yaml",
-                                  .launcher = "auto"};
+    *out = (struct shell_options){
+        .eif_file = PACKED_EIF, .manifest_file = "/enclave/capsule.yaml", .launcher = "auto"};
     opterr = 0;
     while ((opt = getopt_long(argc, argv, ":p:v", long_options, NULL)) != -1)
         if (take(opt, argv, out, err) < 0)
             return error_hint(err, "see capsule-shell --help");
+    /* In a release image the container's ports decide which are reached from outside. */
+    if (strcmp(out->eif_file, PACKED_EIF) == 0 && out->publish_count == 0)
+        out->publish_all = true;
     if (optind < argc)
         out->command = argv[optind++];
     if (optind < argc || (out->command && strcmp(out->command, "print-manifest") != 0 &&

@@ -23,6 +23,7 @@ struct shell_options {
     bool publish_all;
     struct mount_options mounts;
     bool signal_status; /* 128 + signal instead of 109 (cli-and-build section 5.3) */
+    unsigned report_fd; /* 0: nobody wants to know */
     int verbosity;
     enum log_format log_format;
     bool help;

@@ -1,4 +1,4 @@
-#include "base/file.h"
+/* What the host offers the enclave, in one table. */
 #include "base/log.h"
 #include "base/mem.h"
 #include "hostfs/process.h"
@@ -6,85 +6,6 @@
 #include "shell/shell.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-
-/* ---- the link ---- */
-
-static int open_unix(struct shell *sh, const char *path, struct error *err)
-{
-    struct carrier_config config = {.kind = CARRIER_UNIX,
-                                    .side = CARRIER_HOST,
-                                    .cid = SHELL_CID_UNIX,
-                                    .dir_fd = -1,
-                                    .door_fd = -1};
-
-    config.no_half_close = sh->launcher && sh->launcher->foreign_link;
-    config.dir_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (config.dir_fd < 0)
-        return error_sys(err, errno, "opening the carrier directory %s", path);
-    if (carrier_open(sh->base, &config, &sh->carrier, err) < 0) {
-        fd_close(&config.dir_fd);
-        return -1;
-    }
-    return 0;
-}
-
-static int claim(struct shell *sh, struct error *err)
-{
-    const struct manifest *m = sh->manifest;
-
-    return claim_open(sh->carrier, !manifest_egress_enabled(m), !m->clock_sync.enabled, &sh->claim,
-                      err);
-}
-
-/* The lowest CID whose block of ports nobody holds (spec/runtime.md section 3). */
-static int open_vsock(struct shell *sh, struct error *err)
-{
-    struct carrier_config config = {
-        .kind = CARRIER_VSOCK, .side = CARRIER_HOST, .dir_fd = -1, .door_fd = -1};
-
-    for (uint32_t i = 0; i < SHELL_CID_TRIES; i++) {
-        config.cid = VSOCK_CID_MANAGED_LOW + i;
-        if (sh->launcher->cid_taken && sh->launcher->cid_taken(config.cid))
-            continue;
-        if (carrier_open(sh->base, &config, &sh->carrier, err) < 0)
-            return -1;
-        if (claim(sh, err) == 0)
-            return 0;
-        carrier_free(sh->carrier);
-        sh->carrier = NULL;
-        if (err->sys != EADDRINUSE)
-            return -1;
-    }
-    return error_set(err, ERR_LIMIT, "no free CID: %d were tried and all are taken",
-                     SHELL_CID_TRIES);
-}
-
-int shell_link_open(struct shell *sh, struct error *err)
-{
-    if (sh->options.attach) {
-        if (open_unix(sh, sh->options.attach, err) < 0)
-            return -1;
-    } else if (sh->launcher->uses_unix_carrier && sh->launcher->uses_unix_carrier()) {
-        if (carrier_dir_make(&sh->dir, err) < 0 || open_unix(sh, sh->dir.path, err) < 0)
-            return -1;
-    } else {
-        return open_vsock(sh, err);
-    }
-    return claim(sh, err);
-}
-
-void shell_link_close(struct shell *sh)
-{
-    claim_close(sh->claim);
-    carrier_free(sh->carrier);
-    carrier_dir_remove(&sh->dir);
-    sh->claim = NULL;
-    sh->carrier = NULL;
-}
-
-/* ---- the table ---- */
 
 static int start_egress(struct shell *sh, struct error *err)
 {
@@ -110,9 +31,18 @@ static void stop_egress(struct shell *sh)
 
 static int start_clock(struct shell *sh, struct error *err)
 {
+    struct error why = {0};
+
     if (!sh->manifest->clock_sync.enabled)
         return 0;
-    return clock_server_start(sh->base, sh->carrier, &sh->clock, err);
+    if (clock_server_start(sh->base, sh->carrier, &sh->clock, &why) == 0)
+        return 0;
+    if (!sh->clock_may_clash || why.sys != EADDRINUSE) {
+        *err = why;
+        return -1;
+    }
+    log_warn("shell", "no clock service: another program has its port", kv_str("reason", why.msg));
+    return 0;
 }
 
 static void stop_clock(struct shell *sh)

@@ -17,8 +17,9 @@
 
 #include <stdbool.h>
 
-#define SHELL_CID_UNIX      16u /* one enclave a directory: any CID does */
-#define SHELL_CID_TRIES     16
+#define SHELL_CID_UNIX      16u  /* one enclave a directory: any CID does */
+#define SHELL_CID_CLASHES   16   /* CIDs whose ports were taken, before there is none */
+#define SHELL_CID_LAUNCHES  3    /* CIDs with which the launcher failed for no clear reason */
 #define SHELL_END_MS        5000 /* for the enclave to end by itself once all is read */
 #define SHELL_STOP_EXTRA_MS 5000 /* beyond the grace, for the runtime's own end */
 
@@ -55,7 +56,9 @@ struct shell {
     struct carrier_dir dir;
     struct carrier *carrier;
     struct claim *claim;
-    size_t started; /* services of the table that run */
+    bool clock_may_clash; /* the last CID to try: rather without a clock service than not at all */
+    bool other_cid;       /* the launcher's: another CID may help */
+    size_t started;       /* services of the table that run */
     struct host_egress *egress;
     struct clock_server *clock;
     struct host_mounts *mounts;
@@ -68,6 +71,7 @@ struct shell {
     struct error failure; /* instead of a final state; kind ERR_NONE when there is none */
     bool log_finished;
     bool enclave_gone;
+    bool app_reported;
     bool stopping; /* SIGINT or SIGTERM came */
     int stop_signal;
     bool kill_now; /* it came twice, or the grace is over */
@@ -87,15 +91,32 @@ extern const struct shell_service shell_services[];
 int shell_services_start(struct shell *sh, struct error *err);
 void shell_services_stop(struct shell *sh);
 
-/* The carrier, for the launcher or the attached directory, and the claim on its ports. */
-int shell_link_open(struct shell *sh, struct error *err);
+/* Starts the enclave; sets sh->other_cid when it failed and another CID may help. */
+typedef int shell_launch(struct shell *sh, struct error *err);
+
+/*
+ * The carrier, for the launcher or the attached directory, the claim on its ports, the services on
+ * them, and the enclave. With AF_VSOCK all of it again, with another CID, where that may help
+ * (spec/runtime.md section 3). On failure the caller takes down what there is, as after a run.
+ */
+int shell_link_start(struct shell *sh, shell_launch *launch, struct error *err);
+/* Ends the claim and the carrier. Services must have stopped. */
 void shell_link_close(struct shell *sh);
+
 /*
  * Fills sh->ports: what -p names and, with --publish-all, every ingress port that no -p names.
  * Warns of a -p without ingress, which is left out, and of ingress that is not published (spec/
  * cli-and-build.md section 7.3). ERR_USAGE when two want one host port.
  */
 int shell_ports_match(struct shell *sh, struct error *err);
+
+/*
+ * A line "KEY VALUE" to who started us, when --report-fd says where. Nothing depends on its being
+ * read.
+ */
+void shell_report(const struct shell *sh, const char *key, const char *value);
+/* What is known once everything but the enclave's app is up. */
+void shell_report_start(const struct shell *sh);
 
 /*
  * print-manifest: the manifest file's bytes, unchanged. describe-eif: the measurements of the EIF

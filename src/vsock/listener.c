@@ -23,7 +23,7 @@ struct listener {
     struct event *rest; /* after exhaustion */
     bool paused;        /* limit reached, resting, or closed */
     bool closed;
-    struct log_rate complaint;
+    struct log_rate complaint, strangers;
     struct listener_stats stats;
 };
 
@@ -81,6 +81,16 @@ static void shed(struct listener *l, int why)
     pause_accept(l);
 }
 
+static void count_stranger(struct listener *l)
+{
+    uint64_t suppressed;
+
+    l->stats.refused++;
+    if (log_rate_allow(&l->strangers, &suppressed))
+        log_warn("listener", "sent away a peer that has no business here",
+                 kv_str("listener", l->spec.name), kv_uint("refused", l->stats.refused));
+}
+
 static void take(struct listener *l, int fd)
 {
     l->stats.accepted++;
@@ -110,7 +120,7 @@ static void on_readable(evutil_socket_t lfd, short what, void *arg)
         }
         if (l->spec.admit && !l->spec.admit(l->spec.admit_arg, (struct sockaddr *)&peer, len)) {
             close(fd);
-            l->stats.refused++;
+            count_stranger(l);
             continue;
         }
         take(l, fd);
@@ -124,7 +134,7 @@ struct listener *listener_new(struct event_base *base, int fd, const struct list
     l->spec = *spec;
     l->fd = fd;
     l->spare = -1;
-    l->complaint.burst = 2;
+    l->complaint.burst = l->strangers.burst = 2;
     if (fd < 0)
         return l;
     reserve_spare(l);

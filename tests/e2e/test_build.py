@@ -535,7 +535,7 @@ def test_slips_of_a_newcomer(capsule, tmp_path, args, status, says):
     (["--eif"], "--eif: needs a value"),
     (["--eif", "a", "--eif-only", "b"], "exclude each other"),
     (["capsule.yaml"], "capsule.yaml: surplus argument"),
-    (["--output", "x"], "--output: no such option"),
+    (["--outputs", "x"], "--outputs: no such option"),
     (["-x"], "-x: no such option"),
 ])
 def test_wrong_usage(capsule, tmp_path, args, says):

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import pathlib
 import shutil
 import stat
@@ -99,6 +100,38 @@ def test_rejects_name_their_class(image, reject):
     assert done.returncode == 1
     assert f": {reject['error']}: " in done.stderr
     assert sorted(os.listdir(path.parent)) == ["bad.eif"]
+
+
+def wrong_fields(data):
+    """(field, the image with it changed and the checksum right): off by one, zero, far too much, another's."""
+    count = int.from_bytes(data[26:28], "big")
+    starts = [int.from_bytes(data[28 + 8 * i:][:8], "big") for i in range(count)]
+    fields = [("count", 26, 2)]
+    for i, start in enumerate(starts):
+        fields += [(f"offset {i}", 28 + 8 * i, 8), (f"size {i}", 284 + 8 * i, 8),
+                   (f"type {i}", start, 2), (f"length {i}", start + 4, 8)]
+    for name, at, width in fields:
+        was = int.from_bytes(data[at:at + width], "big")
+        top = (1 << 8 * width) - 1
+        others = [int.from_bytes(data[a:a + width], "big") for n, a, _ in fields if n.split()[0] == name.split()[0]]
+        for value in sorted({was - 1, was + 1, 0, top, top // 2 + 1, *others} - {was}):
+            changed = data[:at] + (value & top).to_bytes(width, "big") + data[at + width:]
+            yield f"{name} = {value}", with_crc(changed)
+
+
+def test_no_field_of_a_table_may_lie(image):
+    """Whatever one field says instead of the truth, the image is refused for its structure - or is another image:
+    a signature that calls itself a ramdisk is measured as one."""
+    data = base64.b64decode(IMAGES["signed-384"]["eif_base64"])
+    tried = 0
+    for what, changed in wrong_fields(data):
+        done = eif("verify", image("bad", changed))
+        if done.returncode == 0 and what.startswith("type"):
+            assert IMAGES["signed-384"]["measurements"]["PCR0"] not in done.stdout and "signature: none" in done.stdout, what
+        else:
+            assert done.returncode == 1 and re.search(r"bad.eif: (section|duplicate|missing)-[a-z]+: ", done.stderr), (what, done.stderr)
+        tried += 1
+    assert tried > 100
 
 
 @pytest.mark.parametrize("name", ["signed-256", "signed-384", "signed-521"])

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from conftest import BIN, wait_for, write_manifest
+from pairing import children
 
 BUSYBOX = shutil.which("busybox")
 pytestmark = [pytest.mark.skipif(not BUSYBOX, reason="needs busybox"),
@@ -44,7 +45,7 @@ def enclave(capsule, make_rootfs, tmp_path):
                              stdout=out, stderr=err)
     capsule.running.append(p)
     wait_for(lambda: b"the app runs" in (tmp_path / "out").read_bytes(), 20, "the app")
-    return p, wait_for(lambda: runtime_of(p.pid), 5, "the runtime"), tmp_path / "err"
+    return p, wait_for(lambda: runtime_of(children(p.pid)[0]), 5, "the runtime"), tmp_path / "err"
 
 
 def zero_code(pid):

@@ -74,7 +74,7 @@ def children(pid):
 
 def argument_of(run, option):
     """(pid, value) of the child whose command line has this option, or (None, None)."""
-    for pid in children(run.process.pid).values():
+    for pid in children(run.shell()).values():
         try:
             words = pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
         except OSError:
@@ -272,10 +272,10 @@ def test_machine_that_ends_without_a_word(vm):
 def test_process_of_the_machine_dies(vm, name, says):
     r = vm.start(vm.image("echo up; sleep 600"))
     r.says(b"up\n", SECONDS)
-    found = [pid for n, pid in children(r.process.pid).items() if n.startswith(name)]
+    found = [pid for n, pid in children(r.shell()).items() if n.startswith(name)]
     if not found:
         pytest.skip("the kernel has the vsock device here")
-    others = children(r.process.pid).values()
+    others = children(r.shell()).values()
     os.kill(found[0], signal.SIGKILL)
     r.ends(1, 30)
     assert f"capsule: enclave died: {says}\n" in r.stderr()
@@ -323,10 +323,10 @@ def test_killed_shell_leaves_no_process(vm, booted):
         r.says(b"up\n", SECONDS)
     else:
         wait_for(lambda: qemu_of(r), 60, "QEMU")
-    pids, carrier = list(children(r.process.pid).values()), carrier_of(r)
+    pids, carrier = list(children(r.shell()).values()), carrier_of(r)
     assert pids
-    r.process.kill()
-    r.process.wait()
+    os.kill(r.shell(), signal.SIGKILL)
+    r.ends(128 + signal.SIGKILL)
     # Zombies are those that pytest's parent has not reaped yet: dead all the same.
     wait_for(lambda: not any(alive(pid) for pid in pids), 10, "the end of the processes")
     if carrier:

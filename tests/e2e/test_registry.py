@@ -3,7 +3,6 @@ seen through tree_dump; a well-behaved registry of others is in tests/peers/test
 
 import base64
 import gzip
-import http.server
 import json
 import os
 import pathlib
@@ -18,80 +17,13 @@ import urllib.parse
 import pytest
 
 from image_writer import Layout, f, sha, tar_of
+from registry_server import INDEX, MANIFEST, always, basic, once, want
+from registry_server import home, serving  # noqa: F401 (fixtures)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("CAPSULE_BIN", ROOT / "build" / "bin")).resolve().parent
 DUMP = BUILD / "tests" / "unit" / "tree_dump"
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
 BIG = os.urandom(3 << 20)
-
-
-class Registry:
-    """Serves a layout at /v2/team/app. `rules` are called first with each request and answer it by returning True."""
-
-    def __init__(self, layout):
-        self.layout, self.rules, self.seen, self.tags = layout, [], [], {"t": layout.manifests[0]["digest"]}
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
-            def do_GET(self):
-                outer.seen.append((self.path, dict(self.headers)))
-                if self.path == "/v2/":
-                    return self.answer(200)
-                if not any(rule(self) for rule in outer.rules):
-                    outer.serve(self)
-
-            def answer(self, status, body=b"", headers=(), length=None, media="application/octet-stream"):
-                self.send_response(status)
-                self.send_header("Content-Type", media)
-                self.send_header("Content-Length", str(len(body) if length is None else length))
-                for name, value in headers:
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-                return True
-
-            def cut(self):
-                """Ends the connection where it is."""
-                self.wfile.flush()
-                self.connection.shutdown(socket.SHUT_RDWR)
-                self.close_connection = True
-                return True
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.host = "127.0.0.1:%d" % self.server.server_port
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-    def blob(self, path):
-        which = path.split("?")[0].rsplit("/", 1)[1]
-        name = self.layout.path / "blobs/sha256" / self.tags.get(which, which)[7:]
-        return name.read_bytes() if name.is_file() else None
-
-    def serve(self, h):
-        body = self.blob(h.path)
-        if body is None:
-            return h.answer(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
-        wanted = re.fullmatch(r"bytes=(\d+)-", h.headers.get("Range", ""))
-        if wanted:
-            start = int(wanted[1])
-            return h.answer(206, body[start:], [("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")])
-        return h.answer(200, body, media=MANIFEST if "/manifests/" in h.path else "application/octet-stream")
-
-    def count(self, part):
-        return sum(part in path for path, _ in self.seen)
 
 
 @pytest.fixture
@@ -103,33 +35,8 @@ def layout(tmp_path):
 
 
 @pytest.fixture
-def serving():
-    running = []
-
-    def start(layout):
-        running.append(Registry(layout))
-        return running[-1]
-
-    yield start
-    for r in running:
-        r.stop()
-
-
-@pytest.fixture
 def registry(layout, serving):
     return serving(layout)
-
-
-@pytest.fixture
-def home(tmp_path):
-    """A machine that knows no registry, no login and no engine."""
-    where = tmp_path / "home"
-    where.mkdir()
-    (where / "empty.conf").write_text("")
-    keep = {k: v for k, v in os.environ.items() if k not in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME",
-                                                             "DOCKER_CONFIG", "DOCKER_HOST", "CAPSULE_IMAGE_MAX")}
-    return {**keep, "HOME": str(where), "CONTAINERS_REGISTRIES_CONF": str(where / "empty.conf"),
-            "http_proxy": "http://127.0.0.1:1"}
 
 
 def dump(reference, env, *options):
@@ -152,19 +59,6 @@ def refused(registry, env, what="t"):
     lines = [x for x in r.stderr.splitlines() if x.startswith("tree_dump: ") and "hint:" not in x]
     assert len(lines) == 1, r.stderr
     return r.stderr
-
-
-def once(matches, then):
-    """A rule for the first request whose path holds the text."""
-    left = [True]
-
-    def rule(h):
-        return bool(matches in h.path and left and left.pop() and then(h))
-    return rule
-
-
-def always(matches, then):
-    return lambda h: bool(matches in h.path and then(h))
 
 
 def big_of(layout):
@@ -219,14 +113,6 @@ def test_bare_name_goes_where_registries_conf_says(registry, home):
 
 
 # ---- authentication ----
-
-def basic(user, password):
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def want(authorization, challenge):
-    return lambda h: h.headers.get("Authorization") != authorization and h.answer(401, headers=[("WWW-Authenticate", challenge)])
-
 
 def helper(home, host, answer, status=0):
     where = pathlib.Path(home["HOME"]) / "bin"

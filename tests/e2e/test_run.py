@@ -18,7 +18,7 @@ import zlib
 import pytest
 
 from conftest import BIN, LAUNCHER, SLOW, Capsule, free_port, in_sandbox, wait_for, write_manifest
-from running import BUSYBOX, Sandbox, request
+from running import BUSYBOX, Sandbox, ask_to_quit, request
 
 pytestmark = pytest.mark.skipif(not BUSYBOX, reason="needs busybox")
 
@@ -35,16 +35,6 @@ def sandbox(capsule, tmp_path, make_rootfs):
 WEB = "httpd -f -p 127.0.0.1:8080 -h /srv & echo $! >/tmp/pid; wait $!; exit 5"
 WEB_FILES = {"srv/index.html": b"hello from inside\n", "srv/cgi-bin/quit": b"#!/bin/sh\nkill $(cat /tmp/pid)\n"}
 INGRESS = [{"listen_port": 8080}]
-
-
-def ask_to_quit(port):
-    """The server ends before it answers, so this is asked once only."""
-    with socket.create_connection(("127.0.0.1", port), 10) as s:
-        s.sendall(b"GET /cgi-bin/quit HTTP/1.0\r\n\r\n")
-        try:
-            s.recv(100)
-        except ConnectionResetError:
-            pass
 
 
 def test_tmp_takes_programs_and_run_does_not(sandbox):
@@ -115,11 +105,11 @@ def test_stopped_reader_never_blocks_the_app(sandbox):
     r = sandbox.start(sandbox.image(script))
     r.says(b"ready\n")
     waiting = wait_for(lambda: processes_with(f"sleep\0{before}"), 10, "the app's wait")
-    r.process.send_signal(signal.SIGSTOP)
+    os.kill(r.shell(), signal.SIGSTOP)
     os.kill(waiting[0], signal.SIGKILL)
     wait_for(lambda: processes_with(f"sleep\0{after}"), 30, "an app that does not wait for its reader")
     assert b"line 79999\n" not in r.stdout(), "the reader was not stopped"
-    r.process.send_signal(signal.SIGCONT)
+    os.kill(r.shell(), signal.SIGCONT)
     r.says(b"line 79999\n")
     assert b" bytes of log dropped]\n" in r.stdout()
     r.process.send_signal(signal.SIGTERM)

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("CAPSULE_BIN", ROOT / "build/bin")).resolve().parent
 DRIVER = BUILD / "tests/unit/launch_driver"
@@ -681,7 +683,7 @@ def cli(tmp_path):
     )
 
     def run(*args, **kw):
-        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")}
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path)}
         return subprocess.run(
             [tmp_path / "capsule-cli", *args],
             cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, **kw,
@@ -694,16 +696,17 @@ def words(got):
     return [x[4:] for x in got.stdout.splitlines() if x.startswith("arg ")]
 
 
-def test_run_hands_over(cli):
+def test_run_hands_over(cli, tmp_path):
     got = cli(
         "-v", "run", "a.eif", "-p", "127.0.0.1:1:8080/tcp", "-p", "[0:0::1]:2:8080", "-d",
         "--cpu-count", "3", "--memory-mb", "512", "--publish-all", "--launcher", "sandbox",
     )  # fmt: skip
     assert got.returncode == 42, got.stderr
     w = words(got)
-    manifest = w[w.index("--manifest-file") + 1]
+    manifest, report = w[w.index("--manifest-file") + 1], w[w.index("--report-fd") + 1]
     assert w == [
-        "-v", "--signal-status", "--launcher", "sandbox", "--eif-file", "a.eif", "--manifest-file", manifest,
+        "-v", "--signal-status", "--report-fd", report, "--launcher", "sandbox", "--eif-file", f"{tmp_path}/a.eif",
+        "--manifest-file", manifest,
         "--debug-mode", "--cpu-count", "3", "--memory-mb", "512",
         "--publish-all", "-p", "127.0.0.1:1:8080", "-p", "[0:0::1]:2:8080",
     ]  # fmt: skip
@@ -734,6 +737,7 @@ USAGE = [
     (["a", "--cpu-count", "-1"], "--cpu-count -1"),
     (["a", "--memory-mb", "63"], "at least 64"),
     (["a", "--memory-mb", "9999999999"], "--memory-mb"),
+    (["a.eif", "--pull"], "--pull: is for containers"),
     (["a", "--launcher", "docker"], "no such launcher; there are auto, nitro"),
 ]
 
@@ -749,8 +753,6 @@ FAILING = [
     ([], "capsule.yaml", ""),
     (["missing.eif"], "missing.eif", ""),
     (["./broken.eif"], "./broken.eif", ""),
-    (["a", "--mount", "a=b"], "--mount: not available in this version", "host mounts"),
-    (["a", "--pull"], "--pull: not available in this version", "local store"),
 ]
 
 
@@ -827,12 +829,6 @@ def fetch(port, path="/", seconds=20, proc=None):
             pass
         time.sleep(0.002)
     raise AssertionError("no answer")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_first_byte_of_a_big_image(programs):

@@ -1,4 +1,5 @@
-"""Pulling from Debian's docker-registry: open, behind htpasswd, behind TLS of a private authority. skopeo pushes."""
+"""Debian's docker-registry: open, behind htpasswd, behind TLS of a private authority. Pulling what skopeo has pushed, and pushing
+for skopeo to pull."""
 
 import base64
 import json
@@ -10,9 +11,10 @@ import subprocess
 import pytest
 
 from conftest import BIN, free_port, wait_for, write_manifest
-from image_writer import Layout, d, f, tar_of, zstd
+from image_writer import Layout, d, f, sha, tar_of, zstd
 
 DUMP = pathlib.Path(BIN).parent / "tests" / "unit" / "tree_dump"
+PUSH = DUMP.with_name("push_image")
 
 pytestmark = pytest.mark.skipif(any(shutil.which(x) is None for x in ("docker-registry", "skopeo", "htpasswd", "openssl")),
                                 reason="needs docker-registry, skopeo, htpasswd and openssl (tools/deps peers)")
@@ -143,3 +145,82 @@ def test_build_from_a_private_authority(option, layout, start, env, tmp_path, ca
     capsule.cli("build", "-f", manifest, "--eif", tmp_path / "a.eif", *option, env={**capsule.env, "HOME": env["HOME"]},
                 cwd=tmp_path)
     assert (tmp_path / "a.eif").stat().st_size > 0
+
+
+# ---- pushing ----
+
+@pytest.fixture
+def heavy(tmp_path):
+    """A layer that is sent in two chunks, and one that is sent at once."""
+    made = Layout(tmp_path / "heavy")
+    made.add([tar_of([f("big", os.urandom(35 << 20))]), tar_of([f("etc/y", "y")])])
+    return made
+
+
+def give(layout, where, env, *options):
+    return subprocess.run([PUSH, *options, layout.path, where], capture_output=True, text=True, env=env, timeout=120)
+
+
+def comes_back(layout, where, out, *options):
+    """skopeo checks every digest; what it has written must be what was pushed, byte by byte."""
+    call("skopeo", "copy", "-q", "--preserve-digests", "--insecure-policy", "--src-tls-verify=false", *options, f"docker://{where}", f"oci:{out}:t")
+    [top] = json.loads((out / "index.json").read_text())["manifests"]
+    assert top["digest"] == layout.manifests[0]["digest"]
+    assert {x.name: sha(x) for x in (out / "blobs/sha256").iterdir()} == \
+        {x.name: sha(x) for x in (layout.path / "blobs/sha256").iterdir()}
+
+
+def test_push_and_mount(heavy, start, env, tmp_path):
+    host = start()
+    r = give(heavy, f"{host}/team/app:1", env)
+    assert r.returncode == 0 and r.stderr.count("how=sent") == 3, r.stderr
+    comes_back(heavy, f"{host}/team/app:1", tmp_path / "one")
+    r = give(heavy, f"{host}/other/app@{heavy.manifests[0]['digest']}", env, "--from", f"{host}/team/app")
+    assert r.returncode == 0 and r.stderr.count("how=mounted") == 3, r.stderr
+    comes_back(heavy, f"{host}/other/app@{heavy.manifests[0]['digest']}", tmp_path / "two")
+    r = give(heavy, f"{host}/team/app:2", env)
+    assert r.returncode == 0 and r.stderr.count('how="there already"') == 3, r.stderr
+
+
+def test_push_behind_htpasswd(heavy, start, env, tmp_path):
+    users = tmp_path / "users"
+    users.write_text(call("htpasswd", "-nbB", "user", "pass word"))
+    host = start(users=users)
+    r = give(heavy, f"{host}/app:1", env)
+    assert r.returncode == 1 and "wants a login" in r.stderr
+    right = {**env, "REGISTRY_AUTH_FILE": str(tmp_path / "right.json")}
+    call("skopeo", "login", "--tls-verify=false", "-u", "user", "--password-stdin", host, env=right, input="pass word")
+    r = give(heavy, f"{host}/app:1", right)
+    assert r.returncode == 0 and "pass word" not in r.stderr, r.stderr
+    comes_back(heavy, f"{host}/app:1", tmp_path / "back", "--src-creds", "user:pass word")
+
+
+def test_push_behind_a_private_authority(heavy, start, env, tmp_path):
+    host = start(tls=certificate(tmp_path))
+    r = give(heavy, f"{host}/app:1", env)
+    assert r.returncode == 1 and "certificate" in r.stderr
+    assert give(heavy, f"{host}/app:1", env, "--insecure").returncode == 0
+    comes_back(heavy, f"{host}/app:1", tmp_path / "one")
+    trusted = pathlib.Path(env["HOME"]) / ".config/containers/certs.d" / host
+    trusted.mkdir(parents=True)
+    shutil.copy(tmp_path / "cert.pem", trusted / "ca.crt")
+    r = give(heavy, f"{host}/app:2", env)
+    assert r.returncode == 0, r.stderr
+
+
+def test_referrer_of_a_registry_that_lists_none(heavy, start, env, tmp_path):
+    host = start()
+    assert give(heavy, f"{host}/app:1", env).returncode == 0
+    about = Layout(tmp_path / "about")
+    media = "application/vnd.oci.image.manifest.v1+json"
+    doc = {"schemaVersion": 2, "mediaType": media, "artifactType": "application/vnd.test.v1",
+           "config": about.put(b"{}", "application/vnd.oci.empty.v1+json"), "layers": [about.put(b"text", "text/plain")],
+           "subject": {k: heavy.manifests[0][k] for k in ("mediaType", "digest", "size")}}
+    about.manifests.append(about.put(json.dumps(doc).encode(), media))
+    about.write()
+    r = give(about, f"{host}/app", env, "--referrer")
+    assert r.returncode == 0, r.stderr
+    tag = heavy.manifests[0]["digest"].replace(":", "-")
+    index = json.loads(call("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{host}/app:{tag}"))
+    assert [x["digest"] for x in index["manifests"]] == [about.manifests[0]["digest"]]
+    comes_back(about, f"{host}/app@{about.manifests[0]['digest']}", tmp_path / "back")

@@ -112,19 +112,19 @@ static void test_vsock_starts_wait_for_each_other(void **state)
     int turns = 3;
 
     (void)state;
-    if (heartbeat_listen_vsock(&first, 16, 0, NULL, NULL, &err) < 0) {
+    if (heartbeat_listen_vsock(&first, 16, 0, 0, NULL, NULL, &err) < 0) {
         assert_true(err.sys == EAFNOSUPPORT || err.sys == ENODEV || err.kind == ERR_TIMEOUT);
         heartbeat_close(&first);
         skip(); /* no vsock here, or somebody is starting an enclave */
     }
-    assert_int_equal(heartbeat_listen_vsock(&second, 17, 200, NULL, NULL, &err), -1);
+    assert_int_equal(heartbeat_listen_vsock(&second, 17, 200, 0, NULL, NULL, &err), -1);
     assert_int_equal(err.kind, ERR_TIMEOUT);
     heartbeat_close(&second);
-    assert_int_equal(heartbeat_listen_vsock(&second, 17, 60000, count_down, &turns, &err), -1);
+    assert_int_equal(heartbeat_listen_vsock(&second, 17, 60000, 0, count_down, &turns, &err), -1);
     assert_int_equal(turns, 0);
     heartbeat_close(&second);
     heartbeat_close(&first);
-    assert_ok(heartbeat_listen_vsock(&second, 17, 0, NULL, NULL, &err));
+    assert_ok(heartbeat_listen_vsock(&second, 17, 0, 0, NULL, NULL, &err));
     heartbeat_close(&second);
 }
 

@@ -129,13 +129,12 @@ static void drop_scratch(char *dir)
 
 static struct stored_image add_image(struct store *s, const char *name, const char *eif)
 {
-    struct stored_blob a, b;
-    struct stored_image out;
+    struct stored_image out = {0};
     struct error err = {0};
 
-    assert_ok(store_put(s, slice_str(eif), &a, &err));
-    assert_ok(store_put(s, slice_str("version: v1\n"), &b, &err));
-    assert_ok(store_add(s, name, &a, &b, &out, &err));
+    assert_ok(store_put(s, slice_str(eif), &out.eif, &err));
+    assert_ok(store_put(s, slice_str("version: v1\n"), &out.manifest, &err));
+    assert_ok(store_add(s, name, &out, NULL, 0, &err));
     return out;
 }
 
@@ -176,7 +175,7 @@ static void test_store_finds_what_was_added(void **state)
         assert_string_equal(got.name, "app:latest");
         assert_int_equal(store_find(s, "none", &got, &err), -1);
         assert_int_equal(err.kind, ERR_NOT_FOUND);
-        assert_int_equal(store_add(s, "bad name", &got.eif, &got.eif, NULL, &err), -1);
+        assert_int_equal(store_add(s, "bad name", &got, NULL, 0, &err), -1);
         /* The name moves on to a new image; nothing is collected while this one writes. */
         add_image(s, "app:latest", "third!");
         assert_ok(store_list(s, &list, &count, &err));

@@ -69,7 +69,9 @@ static void wait_for_end(const struct launcher_ops *ops, struct launched *l)
 
 int child_run(void)
 {
-    const struct launch_request req = {.eif_path = opt.eif,
+    bool other_cid = false;
+    const struct launch_request req = {.other_cid = &other_cid,
+                                       .eif_path = opt.eif,
                                        .eif_fd = -1,
                                        .cpu_count = opt.cpus,
                                        .memory_mb = opt.memory,
@@ -82,6 +84,8 @@ int child_run(void)
 
     if (!ops || ops->start(&req, &l, &err) < 0) {
         error_print("ne_supervisor", &err);
+        if (other_cid)
+            say("another CID may help");
         return 1;
     }
     say("started");

@@ -16,18 +16,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -75,54 +71,6 @@ void violation(const char *fmt, ...)
     fflush(stdout);
 }
 
-bool peek(pid_t pid, uint64_t at, void *out, size_t len)
-{
-    struct iovec to = {out, len}, from = {(void *)(uintptr_t)at, len};
-
-    return process_vm_readv(pid, &to, 1, &from, 1, 0) == (ssize_t)len;
-}
-
-bool poke(pid_t pid, uint64_t at, const void *in, size_t len)
-{
-    struct iovec from = {(void *)(uintptr_t)in, len}, to = {(void *)(uintptr_t)at, len};
-
-    return process_vm_writev(pid, &from, 1, &to, 1, 0) == (ssize_t)len;
-}
-
-static _Noreturn void die(const char *what)
-{
-    perror(what);
-    exit(98);
-}
-
-/* ---- answers ---- */
-
-static void answer(const struct seccomp_notif *n, int64_t result)
-{
-    struct seccomp_notif_resp r = {.id = n->id};
-
-    if (result < 0)
-        r.error = (int)result;
-    else
-        r.val = result;
-    (void)ioctl(notify, SECCOMP_IOCTL_NOTIF_SEND, &r); /* it may be gone */
-}
-
-static void pass(const struct seccomp_notif *n)
-{
-    struct seccomp_notif_resp r = {.id = n->id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
-
-    (void)ioctl(notify, SECCOMP_IOCTL_NOTIF_SEND, &r);
-}
-
-/* Gives it a copy of our descriptor. Returns its number there, or -1. */
-static int give(const struct seccomp_notif *n, int fd)
-{
-    struct seccomp_notif_addfd add = {.id = n->id, .srcfd = (uint32_t)fd, .newfd_flags = O_CLOEXEC};
-
-    return ioctl(notify, SECCOMP_IOCTL_NOTIF_ADDFD, &add);
-}
-
 /* ---- files ---- */
 
 static bool is_ours(const char *path)
@@ -135,18 +83,6 @@ static bool is_ours(const char *path)
            strncmp(path, "/sys/kernel/mm/hugepages/", 25) == 0;
 }
 
-/* Up to its NUL, which may be the last byte before memory that is not there. */
-static bool peek_text(pid_t pid, uint64_t at, char *out, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        if (!peek(pid, at + i, out + i, 1))
-            return false;
-        if (!out[i])
-            return true;
-    }
-    return false;
-}
-
 static void on_open(const struct seccomp_notif *n)
 {
     char path[256], instead[1024];
@@ -154,17 +90,17 @@ static void on_open(const struct seccomp_notif *n)
 
     if (!opt.root || !peek_text((pid_t)n->pid, n->data.args[1], path, sizeof(path)) ||
         !is_ours(path)) {
-        pass(n);
+        calls_pass(notify, n);
         return;
     }
     snprintf(instead, sizeof(instead), "%s%s", opt.root, path);
     /* Descriptors of O_PATH cannot be given away; for one that is only looked for, others do. */
     fd = open(instead, ((int)n->data.args[2] & O_ACCMODE) | O_CLOEXEC);
     if (fd < 0) {
-        answer(n, -errno);
+        calls_answer(notify, n, -errno);
         return;
     }
-    answer(n, give(n, fd));
+    calls_answer(notify, n, calls_give(notify, n, fd));
     close(fd);
 }
 
@@ -179,19 +115,19 @@ static void on_socket(const struct seccomp_notif *n)
 {
     int fd =
         socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | ((int)n->data.args[1] & SOCK_NONBLOCK), 0);
-    int theirs = give(n, fd);
+    int theirs = calls_give(notify, n, fd);
 
     if (((int)n->data.args[1] & 0xf) != SOCK_STREAM)
         violation("a vsock that is not a stream");
     if (theirs < 0 || theirs >= SOCKETS_MAX) {
         close(fd);
-        answer(n, -EMFILE);
+        calls_answer(notify, n, -EMFILE);
         return;
     }
     if (sockets[theirs])
         close(sockets[theirs] - 1);
     sockets[theirs] = fd + 1;
-    answer(n, theirs);
+    calls_answer(notify, n, theirs);
 }
 
 static void on_bind(const struct seccomp_notif *n)
@@ -203,14 +139,14 @@ static void on_bind(const struct seccomp_notif *n)
 
     if (fd < 0 || !peek((pid_t)n->pid, n->data.args[1], &vm, sizeof(vm)) ||
         vm.svm_family != AF_VSOCK) {
-        pass(n);
+        calls_pass(notify, n);
         return;
     }
     if (vm.svm_cid != VMADDR_CID_ANY)
         violation("port %u is bound on CID %u", vm.svm_port, vm.svm_cid);
     rules.listening = rules.listening || vm.svm_port == 9000;
     len = enclave_address(&sa, vm.svm_port);
-    answer(n, bind(fd, (struct sockaddr *)&sa, len) < 0 ? -errno : 0);
+    calls_answer(notify, n, bind(fd, (struct sockaddr *)&sa, len) < 0 ? -errno : 0);
 }
 
 static void on_accept(const struct seccomp_notif *n)
@@ -220,12 +156,12 @@ static void on_accept(const struct seccomp_notif *n)
     int fd = our_socket(n), conn, theirs;
 
     if (fd < 0) {
-        pass(n);
+        calls_pass(notify, n);
         return;
     }
     conn = accept4(fd, NULL, NULL, SOCK_CLOEXEC | ((int)n->data.args[3] & SOCK_NONBLOCK));
     if (conn < 0) {
-        answer(n, -errno);
+        calls_answer(notify, n, -errno);
         return;
     }
     if (++accepted == 1 && strcmp(opt.beat, "stranger") == 0)
@@ -233,9 +169,9 @@ static void on_accept(const struct seccomp_notif *n)
     if (!poke((pid_t)n->pid, n->data.args[1], &peer, sizeof(peer)) ||
         !poke((pid_t)n->pid, n->data.args[2], &len, sizeof(len)))
         violation("accept does not ask who it is");
-    theirs = give(n, conn);
+    theirs = calls_give(notify, n, conn);
     close(conn);
-    answer(n, theirs);
+    calls_answer(notify, n, theirs);
 }
 
 static void on_connect(const struct seccomp_notif *n)
@@ -247,13 +183,13 @@ static void on_connect(const struct seccomp_notif *n)
 
     if (fd < 0 || !peek((pid_t)n->pid, n->data.args[1], &vm, sizeof(vm)) ||
         vm.svm_family != AF_VSOCK) {
-        pass(n);
+        calls_pass(notify, n);
         return;
     }
     if (vm.svm_cid != VMADDR_CID_HYPERVISOR || vm.svm_port != ENCLAVE_CONSOLE_PORT(opt.cid))
         violation("connected to CID %u port %u", vm.svm_cid, vm.svm_port);
     len = enclave_address(&sa, vm.svm_port);
-    answer(n, connect(fd, (struct sockaddr *)&sa, len) < 0 ? -errno : 0);
+    calls_answer(notify, n, connect(fd, (struct sockaddr *)&sa, len) < 0 ? -errno : 0);
 }
 
 /* ---- the driver ---- */
@@ -265,14 +201,14 @@ static void on_ioctl(const struct seccomp_notif *n)
     int64_t result;
 
     if (((n->data.args[1] >> 8) & 0xff) != 0xae) {
-        pass(n);
+        calls_pass(notify, n);
         return;
     }
     result = rules_ioctl(n, &enclave);
     if (enclave >= 0) {
-        theirs = give(n, enclave);
+        theirs = calls_give(notify, n, enclave);
         close(enclave);
-        answer(n, theirs);
+        calls_answer(notify, n, theirs);
         return;
     }
     if (rules.started && !was_started) {
@@ -283,7 +219,7 @@ static void on_ioctl(const struct seccomp_notif *n)
         }
         close(rules.hold); /* it is the enclave's now */
     }
-    answer(n, result);
+    calls_answer(notify, n, result);
 }
 
 static void serve(void)
@@ -315,60 +251,38 @@ static void serve(void)
 
 /* ---- the launcher's process ---- */
 
-#define NR   ((unsigned int)offsetof(struct seccomp_data, nr))
-#define ARG0 ((unsigned int)offsetof(struct seccomp_data, args[0]))
-#define ASK(number)                                                                                \
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),                                             \
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF)
-
-static int filter(void)
+static void run(void *arg)
 {
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, NR),
-        ASK(SYS_openat),
-        ASK(SYS_ioctl),
-        ASK(SYS_bind),
-        ASK(SYS_accept4),
-        ASK(SYS_connect),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARG0),
-        ASK(AF_VSOCK),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    const struct sock_fprog prog = {sizeof(code) / sizeof(code[0]), code};
+    char **argv = arg;
 
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-        return -1;
-    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER,
-                        &prog);
-}
-
-static int child(int to_parent, char **argv)
-{
-    int fd = filter();
-
-    if (fd < 0 || write(to_parent, &fd, sizeof(fd)) != sizeof(fd))
-        die("filtering system calls");
-    close(to_parent);
-    /* The supervisor has it once it has answered the first call. */
-    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || open("/dev/null", O_RDONLY | O_CLOEXEC) < 0)
-        die("the supervisor");
-    close(fd);
     if (!argv)
-        return child_run();
+        _exit(child_run());
     execvp(argv[0], argv);
     die(argv[0]);
 }
 
-static int supervise(pid_t pid, int from_child)
+static pid_t start(char **argv)
 {
-    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0), theirs = -1, status;
+    static const struct sock_filter code[] = {
+        CALL_LOAD(CALL_NR),
+        CALL_ASK(SYS_openat),
+        CALL_ASK(SYS_ioctl),
+        CALL_ASK(SYS_bind),
+        CALL_ASK(SYS_accept4),
+        CALL_ASK(SYS_connect),
+        CALL_ASK_IF(SYS_socket, 0, AF_VSOCK),
+        CALL_ALLOW,
+    };
+    pid_t pid;
 
-    if (pidfd < 0 || read(from_child, &theirs, sizeof(theirs)) != sizeof(theirs))
-        die("starting the launcher");
-    notify = (int)syscall(SYS_pidfd_getfd, pidfd, theirs, 0);
-    if (notify < 0)
-        die("pidfd_getfd");
+    notify = calls_start(code, sizeof(code) / sizeof(code[0]), run, argv, &pid);
+    return pid;
+}
+
+static int supervise(pid_t pid)
+{
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0), status;
+
     for (;;) {
         struct pollfd p[2] = {{.fd = notify, .events = POLLIN}, {.fd = pidfd, .events = POLLIN}};
 
@@ -468,20 +382,12 @@ int main(int argc, char **argv)
 {
     struct sockaddr_un sa;
     socklen_t len;
-    int pipe_fds[2];
-    pid_t pid;
 
     parse(argc, argv);
     len = enclave_address(&sa, ENCLAVE_CONSOLE_PORT(opt.cid));
     console_listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (console_listener < 0 || bind(console_listener, (struct sockaddr *)&sa, len) < 0 ||
-        listen(console_listener, 1) < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0)
+        listen(console_listener, 1) < 0)
         die("setting up");
-    pid = fork();
-    if (pid < 0)
-        die("fork");
-    if (pid == 0)
-        return child(pipe_fds[1], optind < argc ? argv + optind : NULL);
-    close(pipe_fds[1]);
-    return supervise(pid, pipe_fds[0]);
+    return supervise(start(optind < argc ? argv + optind : NULL));
 }

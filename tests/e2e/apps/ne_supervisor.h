@@ -2,7 +2,8 @@
 #ifndef NE_SUPERVISOR_H
 #define NE_SUPERVISOR_H
 
-#include <linux/seccomp.h>
+#include "calls.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -62,9 +63,6 @@ int64_t rules_ioctl(const struct seccomp_notif *n, int *enclave_fd);
 
 /* The launcher broke a rule of the kernel's: said at the end with exit status 99. */
 void violation(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* Its memory. False when it is not there. */
-bool peek(pid_t pid, uint64_t at, void *out, size_t len);
-bool poke(pid_t pid, uint64_t at, const void *in, size_t len);
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 #endif
