@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import struct
 import sys
 import time
@@ -258,12 +257,9 @@ def test_a_lie_ends_the_mount(mounted, name):
             return honest
         told.append(op)
         answer = lie(request, honest)
-        if answer is None or name.startswith("cut"):
-            for conn in m.fuse.connections:
-                if answer:
-                    conn.sendall(answer)
-                conn.shutdown(socket.SHUT_RDWR)
-            return b""
+        m.fuse.cut_next = name == "cut-within-a-reply"
+        if name == "cut":
+            m.fuse.cut()
         return answer
 
     m = mounted({"hello": b"from the host"}, lie=say)
