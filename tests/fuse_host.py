@@ -62,7 +62,7 @@ class FuseHost:
         self.nodes = {i + 2: [name.encode(), bytearray(data)] for i, (name, data) in enumerate(dict(files).items())}
         self.lanes, self.flags, self.error, self.lie, self.welcome = lanes, flags, error, lie, welcome
         self.hellos, self.requests, self.connections, self.unsent = [], [], [], []
-        self.ended = threading.Event()
+        self.ended, self.cut_next = threading.Event(), False  # cut_next: after what is sent next
         self.lock = threading.Lock()
         self.sock = socket.socket(socket.AF_UNIX)
         fd = os.open(directory, os.O_PATH)
@@ -118,6 +118,8 @@ class FuseHost:
         except OSError:
             self.unsent.append(request)
             raise
+        if self.cut_next:
+            self.cut()
 
     def content(self, name):
         return bytes(self.nodes[self.find(name.encode())][1])

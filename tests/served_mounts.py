@@ -28,6 +28,7 @@ class Served:
         self.mounts = [{"name": "data", "mount_path": "/mnt/data", "required": True, "size_mb": 64}]
         self.shell_process = self.pump = None
         self.user = None
+        self.files_max = None  # hard limit of open files
         self.door = socket.socket(socket.AF_UNIX)
         self.callers = []
         self.door.bind(self.link + "/v.sock")
@@ -56,8 +57,9 @@ class Served:
         if self.user:
             for path in (self.data, self.link):
                 os.chown(path, self.user, self.user)
+        limit = ["prlimit", f"--nofile={self.files_max}"] if self.files_max else []
         self.shell_process = subprocess.Popen(
-            [BIN / "capsule-shell", "--attach", self.link, "--manifest-file", self.manifest, *options],
+            [*limit, BIN / "capsule-shell", "--attach", self.link, "--manifest-file", self.manifest, *options],
             stdout=subprocess.DEVNULL, stderr=self.log, user=self.user, group=self.user,
             extra_groups=[] if self.user else None)
         return self.shell_process

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/proc.h"
+#include "vsock/mountproto.h"
 #include "vsock/status.h"
 
 #include <errno.h>
@@ -33,6 +34,15 @@ struct host_mounts {
     size_t count;
 };
 
+/* So that a whole answer fits. Only root may pass the system's limit, and vsock has its own way. */
+static void widen(int fd)
+{
+    const int room = 2 * MOUNT_MESSAGE_MAX;
+
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)) < 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+}
+
 /* Hands a connection to the process; the descriptor here is closed in any case. */
 static void on_accept(void *arg, int fd)
 {
@@ -48,6 +58,7 @@ static void on_accept(void *arg, int fd)
                          .msg_control = &control,
                          .msg_controllen = sizeof(control)};
 
+    widen(fd);
     control.head = (struct cmsghdr){
         .cmsg_len = CMSG_LEN(sizeof(fd)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));

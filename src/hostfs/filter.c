@@ -120,6 +120,11 @@ static const struct sock_filter program[] = {
     RETURN(OTHERWISE),
 };
 
+bool filter_kills(void)
+{
+    return OTHERWISE == SECCOMP_RET_KILL_PROCESS;
+}
+
 int filter_install(struct error *err)
 {
     /* The kernel only reads the program; the interface lacks the const. */

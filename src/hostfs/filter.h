@@ -4,11 +4,15 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
+
 /*
  * For all threads of the process, for ever; none can be started any more. Any other call kills the
  * process. Needs no_new_privs. In a build with sanitizers, which make calls of their own, others
  * are let through.
  */
 int filter_install(struct error *err);
+/* Whether other calls kill. */
+bool filter_kills(void);
 
 #endif

@@ -499,6 +499,36 @@ def test_impossible_lengths_end_the_mount(served, client, length):
     assert f"a message of a length that none has length={length}" in served.text()
 
 
+def test_files_known_have_a_limit(served):
+    """Beyond it there is an error, not an end; what is given back can be used again."""
+    served.user, served.files_max = USER, 600
+    for i in range(400):
+        put(f"{served.data}/{i}")
+    client = FuseClient(served.serve().socket())
+    known = []
+    with pytest.raises(FuseError) as e:
+        for i in range(400):
+            known.append(client.lookup(ROOT_NODE, b"%d" % i)[0])
+    assert e.value.errno == errno.ENFILE and 300 < len(known) < 400 and len(set(known)) == len(known)
+    assert "the enclave's kernel knows as many files as descriptors may be open here" in served.text()
+    opened = []
+    with pytest.raises(FuseError) as e:
+        for _ in range(400):
+            opened.append(client.open(known[0]))
+    assert e.value.errno == errno.ENFILE and 100 < len(opened) < 200
+    client.forget(known[1])
+    assert wait_for(lambda: can_look_up(client, b"399"), 10, "room for another file")
+    client.close()
+
+
+def can_look_up(client, name):
+    try:
+        return client.lookup(ROOT_NODE, name)[0] > 0
+    except FuseError as e:
+        assert e.errno == errno.ENFILE
+        return False
+
+
 def test_greetings_that_are_refused(served):
     served.serve()
     for kw, code in (({"name": "other"}, errno.ENOENT), ({"lane": 1}, errno.EINVAL), ({"lane": 9}, errno.EINVAL),

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import struct
 import sys
 import time
@@ -164,13 +163,15 @@ def test_what_was_written_is_at_the_host_before_the_end_is_told(mounted):
     m = mounted({"file": b"." * 8000000}, lanes=4, lie=slow)
     m.start("""
 import mmap
+ours, its = os.pipe()
 if os.fork():
-    while read('/mnt/data/file')[-1:] != b'x': time.sleep(0.01)
+    os.read(ours, 1)
     say('ready')
     os._exit(3)
 f = open('/mnt/data/file', 'r+b')
 memory = mmap.mmap(f.fileno(), 8000000)
 memory[:] = b'x' * 8000000
+os.write(its, b'.')
 time.sleep(60)
 """)
     m.result()
@@ -205,6 +206,15 @@ def test_a_host_without_the_mount(mounted, host, reason, required):
     state, log = m.end()
     assert state == {"status": "exited", "code": 0}
     assert "warn mounts: going on without an optional host mount mount=data path=/mnt/data" in log and reason in log
+
+
+def test_a_start_that_fails_lets_go_of_the_mounts_before(mounted):
+    m = mounted(mounts=("one", "two"))
+    m.start("say(1)")
+    wait_for(m.fuse.ended.is_set, 10, "the end of the first mount")
+    state, log = m.end()
+    assert state["status"] == "fatal" and "host mount two, which the manifest requires: " in state["error"]
+    assert "mounted mount=one" in log and "a host mount is over" not in log and not m.path.exists()
 
 
 @pytest.mark.parametrize("init", [
@@ -247,12 +257,9 @@ def test_a_lie_ends_the_mount(mounted, name):
             return honest
         told.append(op)
         answer = lie(request, honest)
-        if answer is None or name.startswith("cut"):
-            for conn in m.fuse.connections:
-                if answer:
-                    conn.sendall(answer)
-                conn.shutdown(socket.SHUT_RDWR)
-            return b""
+        m.fuse.cut_next = name == "cut-within-a-reply"
+        if name == "cut":
+            m.fuse.cut()
         return answer
 
     m = mounted({"hello": b"from the host"}, lie=say)
