@@ -54,6 +54,7 @@ test-vm: all kernel
 	@[ -w /dev/vhost-vsock ] || tools/vhost-device-vsock
 	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) CAPSULE_TEST_LAUNCHER=qemu \
 	    $(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e/test_qemu.py tests/e2e/test_run.py tests/e2e/test_capsule_api.py \
+	    tests/e2e/test_mount_runs.py \
 	    --junitxml=$(BUILD)/pytest-vm.xml $(ARGS)
 
 ## make test-peers  conformance against third-party programs, which it installs, and test-vm

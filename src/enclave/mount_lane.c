@@ -376,7 +376,7 @@ static void *run(void *arg)
 static uint8_t *map_buffer(void)
 {
     void *p = mmap(NULL, BUFFER_LEN, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, 0, 0);
 
     return p == MAP_FAILED ? NULL : p;
 }

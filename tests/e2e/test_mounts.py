@@ -164,13 +164,15 @@ def test_what_was_written_is_at_the_host_before_the_end_is_told(mounted):
     m = mounted({"file": b"." * 8000000}, lanes=4, lie=slow)
     m.start("""
 import mmap
+ours, its = os.pipe()
 if os.fork():
-    while read('/mnt/data/file')[-1:] != b'x': time.sleep(0.01)
+    os.read(ours, 1)
     say('ready')
     os._exit(3)
 f = open('/mnt/data/file', 'r+b')
 memory = mmap.mmap(f.fileno(), 8000000)
 memory[:] = b'x' * 8000000
+os.write(its, b'.')
 time.sleep(60)
 """)
     m.result()
