@@ -26,7 +26,7 @@ static int host_flags(const struct hostfs *fs, int flags)
 static int open_node(const struct hostfs *fs, const struct node *n, int flags)
 {
     struct fd_name name = fd_name(n->fd);
-    int wanted = host_flags(fs, flags), fd;
+    int wanted = host_flags(fs, flags), fd, error;
 
     if (n->type != S_IFREG) {
         errno = n->type == S_IFDIR ? EISDIR : ENXIO; /* no pipe, socket or device is opened here */
@@ -35,6 +35,11 @@ static int open_node(const struct hostfs *fs, const struct node *n, int flags)
     fd = open(name.text, wanted);
     if (fd < 0 && errno == EACCES && (flags & O_ACCMODE) == O_WRONLY)
         fd = open(name.text, (wanted & ~O_ACCMODE) | O_WRONLY);
+    error = fd >= 0 && (flags & O_TRUNC) ? kill_suidgid(fd) : 0;
+    if (error) {
+        fd_close(&fd);
+        errno = error;
+    }
     return fd;
 }
 
@@ -54,57 +59,59 @@ void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct hostfs *fs = fs_of(req);
     struct node *n = node_get(fs->nodes, ino);
-    int fd, error = 0;
+    int fd, error;
 
     if (!n) {
         reply(req, ESTALE);
         return;
     }
     fd = open_node(fs, n, fi->flags);
+    error = fd < 0 ? errno : add(fs, fd, ino, fi);
     node_put(fs->nodes, n);
-    if (fd < 0)
-        error = errno;
-    else if (fi->flags & O_TRUNC)
-        error = kill_suidgid(fd);
-    if (error)
-        fd_close(&fd);
-    else
-        error = add(fs, fd, ino, fi);
     if (error)
         reply(req, error);
     else if (fuse_reply_open(req, fi) < 0)
         handle_remove(fs->handles, fi->fh, HANDLE_FILE);
 }
 
-/* Opens a new file; with EEXIST, when that is allowed, the one that is there. -1 with errno. */
+/* The file that is there under a name that could not be made. 0 or an errno. */
+static int open_existing(struct hostfs *fs, const struct node *dir, const char *name, int flags,
+                         struct fuse_entry_param *entry, int *fd)
+{
+    int error = look_up(fs, dir, name, entry);
+    struct node *n;
+
+    if (error)
+        return error;
+    n = node_get(fs->nodes, entry->ino);
+    errno = ESTALE; /* a hostile enclave can have it forgotten at once */
+    *fd = n ? open_node(fs, n, flags) : -1;
+    error = *fd < 0 ? errno : 0;
+    node_put(fs->nodes, n);
+    if (error)
+        node_forget(fs->nodes, entry->ino, 1);
+    return error;
+}
+
+/* Opens a new file or, unless O_EXCL is there, the one of that name. 0 or an errno. */
 static int create(struct hostfs *fs, const struct node *dir, const char *name, mode_t mode,
-                  int flags, struct fuse_entry_param *entry)
+                  int flags, struct fuse_entry_param *entry, int *fd)
 {
     const struct open_how how = {
         .flags = (uint64_t)(host_flags(fs, flags) | O_CREAT | O_EXCL | O_NOFOLLOW),
         .mode = mode & 07777,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV};
-    int fd = (int)syscall(SYS_openat2, dir->fd, name, &how, sizeof(how)), error;
-    struct node *n;
+    int error;
 
-    if (fd >= 0) {
-        error = look_up_fd(fs, fd, entry);
-    } else if (errno == EEXIST && !(flags & O_EXCL)) {
-        error = look_up(fs, dir, name, entry);
-        n = error ? NULL : node_get(fs->nodes, entry->ino);
-        if (n && (fd = open_node(fs, n, flags)) < 0) {
-            error = errno;
-            node_forget(fs->nodes, entry->ino, 1);
-        }
-        node_put(fs->nodes, n);
-    } else {
-        return -1;
-    }
-    if (error) {
-        fd_close(&fd);
-        errno = error;
-    }
-    return fd;
+    *fd = (int)syscall(SYS_openat2, dir->fd, name, &how, sizeof(how));
+    if (*fd < 0 && errno == EEXIST && !(flags & O_EXCL))
+        return open_existing(fs, dir, name, flags, entry, fd);
+    if (*fd < 0)
+        return errno;
+    error = look_up_fd(fs, *fd, entry);
+    if (error)
+        fd_close(fd);
+    return error;
 }
 
 void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
@@ -112,27 +119,24 @@ void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 {
     struct hostfs *fs = fs_of(req);
     struct node *dir = get_dir(req, parent, name);
-    struct fuse_entry_param entry;
-    int fd, error;
+    struct fuse_entry_param entry = {0};
+    int fd = -1, error;
 
     if (!dir)
         return;
     error = act_as_caller(req);
-    fd = error ? -1 : create(fs, dir, name, mode, fi->flags, &entry);
-    if (!error && fd < 0)
-        error = errno;
+    if (!error)
+        error = create(fs, dir, name, mode, fi->flags, &entry, &fd);
     node_put(fs->nodes, dir);
-    if (error) {
-        reply(req, error);
-        return;
+    if (!error) {
+        error = add(fs, fd, entry.ino, fi);
+        if (error)
+            node_forget(fs->nodes, entry.ino, 1);
     }
-    error = add(fs, fd, entry.ino, fi);
-    if (error) {
-        node_forget(fs->nodes, entry.ino, 1);
+    if (error)
         reply(req, error);
-    } else {
+    else
         fuse_reply_create(req, &entry, fi);
-    }
 }
 
 void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)

@@ -28,16 +28,51 @@ struct lane {
 struct lanes {
     struct hostfs *fs;
     int end_fd;
+    /* Desks that nobody uses, the last used first: its memory is still in the processor's cache. */
+    pthread_mutex_t desk_lock;
+    struct desk *free;
     pthread_barrier_t started;
     struct lane lane[LANES_MAX];
 };
 
-/* One thread's memory: the message, then room for what its answer holds. */
+/* The memory of one request: its message, and room for what the answer holds. */
 struct desk {
     struct lane *lane;
     uint8_t *message; /* MOUNT_MESSAGE_MAX bytes, aligned for any type */
     uint8_t *space;   /* MOUNT_IO_MAX bytes */
+    struct desk *next;
 };
+
+/* There are never more of them than threads. Pages that no request needs are never touched. */
+static struct desk *take_desk(struct lane *l)
+{
+    struct desk *d;
+
+    pthread_mutex_lock(&l->lanes->desk_lock);
+    d = l->lanes->free;
+    if (d)
+        l->lanes->free = d->next;
+    pthread_mutex_unlock(&l->lanes->desk_lock);
+    if (!d) {
+        d = xcalloc(1, sizeof(*d));
+        d->message = aligned_alloc(4096, (MOUNT_MESSAGE_MAX + 4095) & ~4095u);
+        d->space = aligned_alloc(4096, MOUNT_IO_MAX);
+        if (!d->message || !d->space)
+            abort(); /* out of memory */
+    }
+    d->lane = l;
+    return d;
+}
+
+static void give_desk(struct desk *d)
+{
+    struct lanes *lanes = d->lane->lanes;
+
+    pthread_mutex_lock(&lanes->desk_lock);
+    d->next = lanes->free;
+    lanes->free = d;
+    pthread_mutex_unlock(&lanes->desk_lock);
+}
 
 /* The mount is over as soon as one of its lanes is. */
 static void end(const struct lane *lane)
@@ -170,12 +205,13 @@ static bool is_slow(const uint8_t *message)
 
 static void *work(void *arg)
 {
-    struct desk *d = arg;
-    struct lane *l = d->lane;
+    struct lane *l = arg;
+    struct desk *d;
     size_t len;
 
     pthread_barrier_wait(&l->lanes->started);
     pthread_mutex_lock(&l->gate);
+    d = take_desk(l);
     while ((len = next_message(d)) > 0) {
         struct hostfs_request request = {.send = send_answer, .arg = d, .space = d->space};
         bool slow = is_slow(d->message);
@@ -183,26 +219,22 @@ static void *work(void *arg)
         if (slow)
             pthread_mutex_unlock(&l->gate);
         hostfs_answer(l->lanes->fs, d->message, len, &request);
-        if (slow)
+        if (slow) {
+            give_desk(d);
             pthread_mutex_lock(&l->gate);
+            d = take_desk(l);
+        }
     }
     pthread_mutex_unlock(&l->gate);
+    give_desk(d);
     return NULL;
 }
 
 static int start_thread(struct lane *l, const pthread_attr_t *attr, struct error *err)
 {
-    struct desk *d = xmalloc(sizeof(*d));
     pthread_t thread;
-    int sys;
+    int sys = pthread_create(&thread, attr, work, l);
 
-    d->lane = l;
-    /* Pages that no request needs are never touched. */
-    d->message = aligned_alloc(4096, (MOUNT_MESSAGE_MAX + 4095) & ~4095u);
-    d->space = aligned_alloc(4096, MOUNT_IO_MAX);
-    if (!d->message || !d->space)
-        abort(); /* out of memory */
-    sys = pthread_create(&thread, attr, work, d);
     return sys ? error_sys(err, sys, "starting a thread of a host mount's server") : 0;
 }
 
@@ -215,6 +247,7 @@ int lanes_start(struct hostfs *fs, int end_fd, struct lanes **out, struct error 
     lanes->fs = fs;
     lanes->end_fd = end_fd;
     *out = lanes;
+    pthread_mutex_init(&lanes->desk_lock, NULL);
     pthread_barrier_init(&lanes->started, NULL, LANES_MAX * LANE_THREADS + 1);
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);

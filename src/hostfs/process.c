@@ -39,6 +39,7 @@ struct server {
     struct caller waiting[WAITING_MAX];
     size_t waiting_count;
     uint8_t session[MOUNT_SESSION_LEN]; /* of lane 0 */
+    struct log_rate refused;
 };
 
 static uint32_t judge_hello(const struct server *s, const struct mount_hello *h)
@@ -66,12 +67,15 @@ static void welcome(struct server *s, const struct caller *c)
     struct mount_welcome w = {.error = htole32(error),
                               .flags = htole32(s->read_only ? MOUNT_READ_ONLY : 0),
                               .lanes = htole32(LANES_MAX)};
+    uint64_t swallowed;
     int fd = c->fd;
 
     memcpy(w.magic, MOUNT_MAGIC, sizeof(w.magic));
     if (send(fd, &w, sizeof(w), MSG_NOSIGNAL) != (ssize_t)sizeof(w) || error) {
-        log_warn("hostfs", "a connection to a host mount was refused", kv_str("mount", s->name),
-                 kv_str("reason", error ? strerror((int)error) : "it does not read"));
+        if (log_rate_allow(&s->refused, &swallowed))
+            log_warn("hostfs", "a connection to a host mount was refused", kv_str("mount", s->name),
+                     kv_str("reason", error ? strerror((int)error) : "it does not read"),
+                     kv_uint("swallowed", swallowed));
         fd_close(&fd);
         return;
     }
@@ -216,6 +220,7 @@ int hostfs_process(int argc, char **argv)
     }
     log_setup((enum log_level)level, (enum log_format)format);
     prctl(PR_SET_NAME, "capsule-hostfs");
+    server.refused.burst = 10;
     server.name = argv[1];
     server.read_only = strcmp(argv[2], "ro") == 0;
     /* An error that cannot be told shows as our end. */

@@ -122,12 +122,21 @@ static ssize_t never_read(int fd, void *buf, size_t len, void *arg)
 __attribute__((format(printf, 2, 0))) static void on_fuse_log(enum fuse_log_level level,
                                                               const char *format, va_list args)
 {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct log_rate rate = {.burst = 10};
+    uint64_t swallowed;
     char text[256];
+    bool say;
 
+    pthread_mutex_lock(&lock);
+    say = log_rate_allow(&rate, &swallowed);
+    pthread_mutex_unlock(&lock);
+    if (!say)
+        return;
     vsnprintf(text, sizeof(text), format, args);
     text[strcspn(text, "\n")] = 0;
     if (level <= FUSE_LOG_ERR)
-        log_warn("hostfs", "libfuse", kv_str("says", text));
+        log_warn("hostfs", "libfuse", kv_str("says", text), kv_uint("swallowed", swallowed));
     else
         log_debug("hostfs", "libfuse", kv_str("says", text));
 }
