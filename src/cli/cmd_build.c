@@ -163,9 +163,11 @@ static void show_progress(void *arg, uint64_t done, uint64_t total)
 static int have_nitro_cli_write(struct build *b, int fd, const char *name, struct error *err)
 {
     const struct manifest *m = b->manifest;
+    AUTO_FREE char *builder =
+        build_lock_reference(&b->lock, "nitro-cli", m->sources.nitro_cli, err);
     char id[DIGEST_TEXT_MAX] = "";
     struct nitro_build in = {
-        .builder = m->sources.nitro_cli,
+        .builder = builder,
         .pull = b->args.pull,
         .runtime = b->runtime,
         .launch = &b->launch,
@@ -173,6 +175,8 @@ static int have_nitro_cli_write(struct build *b, int fd, const char *name, struc
         .signer = b->signer,
     };
 
+    if (!builder)
+        return -1;
     if (b->image.has_id)
         digest_text(&b->image.id, id);
     in.app = strchr(id, ':') ? strchr(id, ':') + 1 : "";

@@ -87,7 +87,8 @@ static void say_end(const struct server *s, int status)
                   "the server of a host mount was killed: the app gets errors there from now on",
                   kv_str("mount", name), kv_str("signal", signal_name));
     } else if (WEXITSTATUS(status) != 0) {
-        log_error("mounts", "the server of a host mount failed: the app gets errors there from now on",
+        log_error("mounts",
+                  "the server of a host mount failed: the app gets errors there from now on",
                   kv_str("mount", name), kv_int("status", WEXITSTATUS(status)));
     } else {
         log_debug("mounts", "a host mount has ended", kv_str("mount", name));

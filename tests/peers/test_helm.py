@@ -7,9 +7,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from conftest import BIN, ROOT
+from conftest import BIN, ROOT, USER_CACHE
 
-HELM = BIN.parent / "peers/helm"
+HELM = USER_CACHE / "peers/bin/helm"
 CHART = ROOT / "deploy/helm/capsule"
 DIGEST = "sha256:" + "ab" * 32
 IMAGE = {"repository": "registry.example/hello", "digest": DIGEST}

@@ -12,10 +12,10 @@ import sys
 
 import pytest
 
-from conftest import BIN, wait_for
+from conftest import BIN, USER_CACHE, wait_for
 from served_mounts import Served
 
-PROGRAMS = BIN.parent / "peers" / "bin"
+PROGRAMS = USER_CACHE / "peers/bin"
 ROUNDS = int(os.environ.get("CAPSULE_KILL_ROUNDS", "10"))  # of each kind; 500 once before a release
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse")
