@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import socket
+import sys
 import threading
 import urllib.parse
 
@@ -63,6 +64,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return True
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Clients that go away are what many tests are about."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class Registry:
     """
     Serves a layout in every repository, or in `repository` alone, and takes what is pushed to any: `blobs` and `manifests` by
@@ -75,8 +85,7 @@ class Registry:
         self.tags = {"t": layout.manifests[0]["digest"]} if layout else {}
         self.blobs, self.manifests, self.uploads, self.lists_referrers = {}, {}, {}, False
         self.numbers = itertools.count()
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"outer": self}))
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"outer": self}))
         self.host = "127.0.0.1:%d" % self.server.server_port
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
         self.thread.start()
