@@ -54,12 +54,14 @@ class Served:
 
     def shell(self, *options):
         self.write_manifest()
+        program = BIN / "capsule-shell"
         if self.user:
             for path in (self.data, self.link):
                 os.chown(path, self.user, self.user)
+            program = shutil.copy(program, self.dir)  # the build may lie where that user cannot look
         limit = ["prlimit", f"--nofile={self.files_max}"] if self.files_max else []
         self.shell_process = subprocess.Popen(
-            [*limit, BIN / "capsule-shell", "--attach", self.link, "--manifest-file", self.manifest, *options],
+            [*limit, program, "--attach", self.link, "--manifest-file", self.manifest, *options],
             stdout=subprocess.DEVNULL, stderr=self.log, user=self.user, group=self.user,
             extra_groups=[] if self.user else None)
         return self.shell_process
