@@ -298,5 +298,6 @@ int container_engine_open(const char *which, struct container_engine *out, struc
         return error_hint(err, "is the engine running, and may you use its socket?");
     }
     error_set(err, ERR_NOT_FOUND, "no %s engine on this machine", which ? which : "container");
-    return error_hint(err, "start one, or name its socket: --engine PATH");
+    return error_hint(
+        err, "start one, or name its socket: DOCKER_HOST=unix://SOCKET, or run --engine SOCKET");
 }
