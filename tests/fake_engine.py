@@ -69,10 +69,11 @@ class FakeEngine:
     def stop(self):
         if not self.stopping:
             self.stopping = True
-            self.ended.set()
-            self.log_done.set()
+            # Closed before the open calls end: whoever calls again then finds nobody.
             self.server.shutdown(socket.SHUT_RDWR)
             self.server.close()
+            self.ended.set()
+            self.log_done.set()
 
     def end(self, status):
         self.status, self.state = status, "exited"
