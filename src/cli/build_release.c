@@ -13,7 +13,7 @@
 
 int build_release_check(struct build *b, struct error *err)
 {
-    AUTO_ENGINE struct engine e = {0};
+    AUTO_CONTAINER_ENGINE struct container_engine e = {0};
     struct error why = {0};
     int rc;
 

@@ -12,7 +12,6 @@
 #define API_MINOR_MIN 41
 #define CONTROL_MS    10000L
 #define HEAD_MAX      65536 /* bytes of all header lines */
-#define PLACES_MAX    4
 
 void container_engine_close(struct container_engine *e)
 {
@@ -83,6 +82,11 @@ void container_stream_set_stall(struct container_stream *s, long seconds)
     curl_easy_setopt(s->curl, CURLOPT_LOW_SPEED_TIME, seconds);
 }
 
+void container_stream_set_control(struct container_stream *s)
+{
+    curl_easy_setopt(s->curl, CURLOPT_TIMEOUT_MS, CONTROL_MS);
+}
+
 void container_stream_end(struct container_stream *s)
 {
     if (s->curl)
@@ -138,7 +142,7 @@ int container_call(const struct container_engine *e, const char *method, const c
         return -1;
     if (json)
         curl_easy_setopt(s.curl, CURLOPT_POSTFIELDS, json);
-    curl_easy_setopt(s.curl, CURLOPT_TIMEOUT_MS, CONTROL_MS);
+    container_stream_set_control(&s);
     rc = curl_easy_perform(s.curl);
     curl_easy_getinfo(s.curl, CURLINFO_RESPONSE_CODE, &a->status);
     if (rc != CURLE_OK) {
@@ -219,7 +223,7 @@ static int greet(struct container_engine *e, struct error *err)
         return -1;
     curl_easy_setopt(s.curl, CURLOPT_HEADERFUNCTION, on_greeting);
     curl_easy_setopt(s.curl, CURLOPT_HEADERDATA, &g);
-    curl_easy_setopt(s.curl, CURLOPT_TIMEOUT_MS, CONTROL_MS);
+    container_stream_set_control(&s);
     if (container_stream_run(&s, "asking for its version", err) < 0)
         return -1;
     if (g.minor < API_MINOR_MIN)
@@ -238,38 +242,49 @@ static bool is_socket(const char *path)
     return stat(path, &st) == 0 && S_ISSOCK(st.st_mode);
 }
 
-/* The places to try, on the heap. *chosen: there is but one, and it must answer. */
-static size_t places(const char *which, char *out[PLACES_MAX], bool *chosen)
+size_t container_engine_places(const char *which, struct container_engine out[CONTAINER_PLACES_MAX],
+                               bool *chosen)
 {
     const char *host = getenv("DOCKER_HOST"), *run = getenv("XDG_RUNTIME_DIR");
     bool docker = !which || strcmp(which, "docker") == 0;
     bool podman = !which || strcmp(which, "podman") == 0;
     size_t n = 0;
 
+    for (size_t i = 0; i < CONTAINER_PLACES_MAX; i++)
+        out[i] = (struct container_engine){0};
     *chosen = true;
     if (!docker && !podman) {
-        out[n++] = xstrdup(strncmp(which, "unix://", 7) == 0 ? which + 7 : which);
+        out[n++].socket = xstrdup(strncmp(which, "unix://", 7) == 0 ? which + 7 : which);
         return n;
     }
     if (docker && host && strncmp(host, "unix://", 7) == 0) {
-        out[n++] = xstrdup(host + 7);
+        out[n++].socket = xstrdup(host + 7);
         return n;
     }
     if (docker && host && host[0])
         log_warn("engine", "DOCKER_HOST is not a unix:// socket and is ignored");
     *chosen = false;
     if (docker)
-        out[n++] = xstrdup("/var/run/docker.sock");
+        out[n++].socket = xstrdup("/var/run/docker.sock");
     if (podman && run && run[0] == '/')
-        out[n++] = xasprintf("%s/podman/podman.sock", run);
+        out[n++].socket = xasprintf("%s/podman/podman.sock", run);
     if (podman)
-        out[n++] = xstrdup("/run/podman/podman.sock");
+        out[n++].socket = xstrdup("/run/podman/podman.sock");
     return n;
+}
+
+int container_engine_reach(struct container_engine *e, bool chosen, struct error *err)
+{
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    /* Of the usual places some do not exist; that is no error by itself. */
+    if (!chosen && !is_socket(e->socket))
+        return 0;
+    return greet(e, err) < 0 ? -1 : 1;
 }
 
 int container_engine_open(const char *which, struct container_engine *out, struct error *err)
 {
-    char *at[PLACES_MAX];
+    struct container_engine at[CONTAINER_PLACES_MAX];
     struct error why = {0};
     bool chosen, found = false;
     size_t n;
@@ -279,16 +294,13 @@ int container_engine_open(const char *which, struct container_engine *out, struc
         error_set(err, ERR_USAGE, "%.200s: no such engine", which);
         return error_hint(err, "docker, podman, or the path of its socket");
     }
-    curl_global_init(CURL_GLOBAL_DEFAULT);
-    n = places(which, at, &chosen);
+    n = container_engine_places(which, at, &chosen);
     for (size_t i = 0; i < n; i++) {
-        struct container_engine e = {.socket = at[i]};
-
-        if (!found && (chosen || is_socket(at[i])) && greet(&e, &why) == 0) {
-            *out = e;
+        if (!found && container_engine_reach(&at[i], chosen, &why) == 1) {
+            *out = at[i];
             found = true;
         } else {
-            free(at[i]);
+            container_engine_close(&at[i]);
         }
     }
     if (found)

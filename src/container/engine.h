@@ -28,6 +28,20 @@ void container_engine_close(struct container_engine *e);
  */
 int container_engine_open(const char *which, struct container_engine *out, struct error *err);
 
+#define CONTAINER_PLACES_MAX 4
+
+/*
+ * Where an engine may listen, in the order to be asked, with nothing but the socket set; the caller
+ * closes them. `which` is as above. *chosen: it is the only one, which the user named.
+ */
+size_t container_engine_places(const char *which, struct container_engine out[CONTAINER_PLACES_MAX],
+                               bool *chosen);
+/*
+ * Asks one of them for its version. 1 when it answers, -1 when it does not; 0 without an error
+ * where there is no socket and none was chosen.
+ */
+int container_engine_reach(struct container_engine *e, bool chosen, struct error *err);
+
 struct container_answer {
     long status;
     struct buf body; /* at most CONTAINER_ANSWER_MAX */
@@ -70,6 +84,8 @@ int container_stream_begin(struct container_stream *s, const struct container_en
                            struct error *err);
 /* Gives up after so many seconds without a byte. */
 void container_stream_set_stall(struct container_stream *s, long seconds);
+/* Gives up after the time that a control call has. */
+void container_stream_set_control(struct container_stream *s);
 /* To its end, blocking. -1 when it broke off or was refused; `what` begins the message. */
 int container_stream_run(struct container_stream *s, const char *what, struct error *err);
 /* The same for a call that a multi handle has run: `result` is its CURLcode. */

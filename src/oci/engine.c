@@ -9,174 +9,51 @@
 #include "oci/image.h"
 
 #include <ctype.h>
-#include <curl/curl.h>
 #include <jansson.h>
-#include <stdio.h>
-#include <sys/stat.h>
 
-#define API_MINOR_MIN 41
-#define SOCKETS_MAX   4
-#define ANSWER_MAX    ((size_t)8 << 20) /* of control calls */
-#define CONTROL_MS    10000L
-#define STALL_SECONDS 60L
-#define NAME_MAX_LEN  512
+#define INSPECTION_MAX ((size_t)8 << 20) /* bytes */
+#define STALL_SECONDS  60L
+#define NAME_MAX_LEN   512
 
-/* One answer: to `text`, or, of a streamed call, to `fd`. */
-struct answer {
-    struct buf text;
-    int fd;
-    uint64_t total, max;
-    unsigned int minor; /* from Api-Version, 0 when not told */
-    long status;
-    CURL *curl;
-    struct error *err;
-    bool failed; /* *err is set */
-};
-
-static size_t on_body(char *ptr, size_t size, size_t count, void *arg)
+static bool take_text(void *arg, struct slice bytes)
 {
-    struct answer *a = arg;
-    size_t len = size * count;
+    struct buf *out = arg;
 
-    curl_easy_getinfo(a->curl, CURLINFO_RESPONSE_CODE, &a->status);
-    a->total += len;
-    /* Only a good answer is the image; else the body says why. */
-    if (a->fd < 0 || a->status != 200)
-        return buf_append(&a->text, ptr, len) == 0 ? len : 0;
-    if (a->total > a->max) {
-        error_set(a->err, ERR_LIMIT, "the engine sends more than %llu bytes",
-                  (unsigned long long)a->max);
-        error_hint(a->err, "set CAPSULE_IMAGE_MAX to a larger number of bytes if the image is to "
-                           "be trusted");
-        a->failed = true;
-        return 0;
-    }
-    if (fd_write_all(a->fd, ptr, len, "a copy of the engine's image", a->err) < 0) {
-        a->failed = true;
-        return 0;
-    }
-    return len;
+    return buf_append(out, bytes.ptr, bytes.len) == 0;
 }
 
-static size_t on_header(char *ptr, size_t size, size_t count, void *arg)
+/* What the engine says of an image. 1, 0 not there, -1. */
+static int inspection(const struct container_engine *e, const char *name, struct buf *out,
+                      struct error *err)
 {
-    struct answer *a = arg;
-    size_t len = size * count;
-    unsigned int major, minor;
-    char line[64];
+    AUTO_FREE char *path = xasprintf("/images/%s/json", name);
+    CLEANUP(container_stream_end) struct container_stream s = {0};
+    struct error why = {0};
 
-    if (len < sizeof(line)) {
-        memcpy(line, ptr, len);
-        line[len] = '\0';
-        for (char *p = line; *p && *p != ':'; p++)
-            *p = (char)tolower((unsigned char)*p);
-        if (sscanf(line, "api-version: %4u.%4u", &major, &minor) == 2 && major == ENGINE_API_MAJOR)
-            a->minor = minor;
-    }
-    return len;
-}
-
-/* One GET. 0 with a->status, or -1 when there was no answer. */
-static int get(const char *socket, const char *url, struct answer *a, struct error *err)
-{
-    char detail[CURL_ERROR_SIZE] = "";
-    CURL *c = curl_easy_init();
-    CURLcode rc;
-
-    if (!c)
-        return error_set(err, ERR_INTERNAL, "libcurl cannot start");
-    a->curl = c;
-    a->err = err;
-    curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, socket);
-    curl_easy_setopt(c, CURLOPT_URL, url);
-    curl_easy_setopt(c, CURLOPT_PROXY, "");
-    curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(c, CURLOPT_ERRORBUFFER, detail);
-    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(c, CURLOPT_WRITEDATA, a);
-    curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
-    curl_easy_setopt(c, CURLOPT_HEADERDATA, a);
-    curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, CONTROL_MS);
-    if (a->fd < 0) {
-        curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, CONTROL_MS);
-    } else {
-        curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1L);
-        curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, STALL_SECONDS);
-    }
-    rc = curl_easy_perform(c);
-    curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &a->status);
-    curl_easy_cleanup(c);
-    if (rc == CURLE_OK)
-        return 0;
-    if (a->failed)
+    if (container_stream_begin(&s, e, "GET", path, NULL, take_text, out, err) < 0)
         return -1;
-    return error_set(err, rc == CURLE_OPERATION_TIMEDOUT ? ERR_TIMEOUT : ERR_NET,
-                     "the engine at %s does not answer (%s)", socket,
-                     detail[0] ? detail : curl_easy_strerror(rc));
-}
-
-int engine_refused(const struct engine *e, long status, struct slice body, const char *what,
-                   struct error *err)
-{
-    json_t *doc = json_loadb((const char *)body.ptr, body.len, 0, NULL);
-    const char *message = oci_json_str(doc, "message");
-
-    error_set(err, status == 404 ? ERR_NOT_FOUND : ERR_NET, "%s: the engine at %s says %ld%s%.300s",
-              what, e->socket, status, message ? ": " : "", message ? message : "");
-    json_decref(doc);
+    container_stream_set_control(&s);
+    if (container_stream_run(&s, "inspecting the image", &why) == 0)
+        return 1;
+    if (s.status == 404)
+        return 0;
+    *err = why;
     return -1;
 }
 
-static int refused(const struct engine *e, const struct answer *a, const char *what,
-                   struct error *err)
-{
-    return engine_refused(e, a->status, buf_slice(&a->text), what, err);
-}
-
-void engine_close(struct engine *e)
-{
-    free(e->socket);
-    *e = (struct engine){0};
-}
-
-static int ping(struct engine *e, struct error *err)
-{
-    struct answer a = {.text = BUF(ANSWER_MAX), .fd = -1};
-    int rc = get(e->socket, "http://engine/_ping", &a, err);
-
-    if (rc == 0 && a.status != 200)
-        rc = refused(e, &a, "asking for its version", err);
-    buf_free(&a.text);
-    if (rc < 0)
-        return -1;
-    if (a.minor < API_MINOR_MIN)
-        return error_set(err, ERR_UNSUPPORTED,
-                         "the engine at %s speaks API version %d.%u, older than %d.%d", e->socket,
-                         ENGINE_API_MAJOR, a.minor, ENGINE_API_MAJOR, API_MINOR_MIN);
-    e->minor = a.minor;
-    return 0;
-}
-
 /* The immutable ID of an image, and its first name in a registry or NULL. 1, 0 not there, -1. */
-static int inspect(const struct engine *e, const char *name, char **id, char **repo_digest,
-                   struct error *err)
+static int inspect(const struct container_engine *e, const char *name, char **id,
+                   char **repo_digest, struct error *err)
 {
-    AUTO_FREE char *url =
-        xasprintf("http://engine/v%d.%u/images/%s/json", ENGINE_API_MAJOR, e->minor, name);
-    struct answer a = {.text = BUF(ANSWER_MAX), .fd = -1};
-    int rc = get(e->socket, url, &a, err);
+    AUTO_BUF struct buf text = BUF(INSPECTION_MAX);
+    int rc = inspection(e, name, &text, err);
     const char *first;
     struct digest d;
     json_t *doc;
 
-    if (rc == 0 && a.status == 404) {
-        buf_free(&a.text);
-        return 0;
-    }
-    if (rc == 0 && a.status != 200)
-        rc = refused(e, &a, "inspecting the image", err);
-    doc = rc == 0 ? oci_json_parse(buf_slice(&a.text), "the engine's answer", err) : NULL;
-    buf_free(&a.text);
+    if (rc <= 0)
+        return rc;
+    doc = oci_json_parse(buf_slice(&text), "the engine's answer", err);
     if (!doc)
         return -1;
     *id = xstrdup(oci_json_str(doc, "Id") ? oci_json_str(doc, "Id") : "");
@@ -194,55 +71,61 @@ static int inspect(const struct engine *e, const char *name, char **id, char **r
     return rc < 0 ? error_wrap(err, "the engine's answer") : 1;
 }
 
-static int export_image(const struct engine *e, const char *id, const struct image_options *options,
-                        struct image *out, struct error *err)
+/* An image as it comes, in a file. */
+struct copy {
+    int fd;
+    uint64_t total, max;
+    struct error fault; /* ours, which ended the call */
+};
+
+static bool take_image(void *arg, struct slice bytes)
 {
-    AUTO_FREE char *url =
-        xasprintf("http://engine/v%d.%u/images/%s/get", ENGINE_API_MAJOR, e->minor, id);
-    struct answer a = {.text = BUF(ANSWER_MAX), .max = options->layer_max};
+    struct copy *c = arg;
+
+    c->total += bytes.len;
+    if (c->total > c->max) {
+        error_set(&c->fault, ERR_LIMIT, "the engine sends more than %llu bytes",
+                  (unsigned long long)c->max);
+        error_hint(&c->fault, "set CAPSULE_IMAGE_MAX to a larger number of bytes if the image is "
+                              "to be trusted");
+        return false;
+    }
+    return fd_write_all(c->fd, bytes.ptr, bytes.len, "a copy of the engine's image", &c->fault) ==
+           0;
+}
+
+static int copy_image(const struct container_engine *e, const char *id, struct copy *c,
+                      struct error *err)
+{
+    AUTO_FREE char *path = xasprintf("/images/%s/get", id);
+    CLEANUP(container_stream_end) struct container_stream s = {0};
+
+    if (container_stream_begin(&s, e, "GET", path, NULL, take_image, c, err) < 0)
+        return -1;
+    container_stream_set_stall(&s, STALL_SECONDS);
+    if (container_stream_run(&s, "exporting the image", err) == 0)
+        return 0;
+    if (c->fault.kind != ERR_NONE)
+        *err = c->fault;
+    return -1;
+}
+
+static int export_image(const struct container_engine *e, const char *id,
+                        const struct image_options *options, struct image *out, struct error *err)
+{
     AUTO_ARCHIVE struct archive_index *archive = NULL;
-    int rc;
+    struct copy c = {.max = options->layer_max};
 
-    a.fd = file_temp(err);
-    if (a.fd < 0)
+    c.fd = file_temp(err);
+    if (c.fd < 0)
         return -1;
-    rc = get(e->socket, url, &a, err);
-    if (rc == 0 && a.status != 200)
-        rc = refused(e, &a, "exporting the image", err);
-    buf_free(&a.text);
-    if (rc < 0) {
-        fd_close(&a.fd);
+    if (copy_image(e, id, &c, err) < 0) {
+        fd_close(&c.fd);
         return -1;
     }
-    log_debug("image", "exported by the engine", kv_str("id", id), kv_uint("bytes", a.total));
-    archive = archive_open_fd(a.fd, "the engine's archive", options->layer_max, err);
+    log_debug("image", "exported by the engine", kv_str("id", id), kv_uint("bytes", c.total));
+    archive = archive_open_fd(c.fd, "the engine's archive", options->layer_max, err);
     return archive ? docker_archive_load(archive, NULL, options, out, err) : -1;
-}
-
-static bool is_chosen(void)
-{
-    const char *host = getenv("DOCKER_HOST");
-
-    return host && strncmp(host, "unix://", 7) == 0;
-}
-
-/* Where engines listen; DOCKER_HOST, when it names a socket, is the only one asked. */
-static size_t find_sockets(struct engine *out)
-{
-    const char *host = getenv("DOCKER_HOST"), *run = getenv("XDG_RUNTIME_DIR");
-    size_t n = 0;
-
-    if (is_chosen()) {
-        out[n++].socket = xstrdup(host + 7);
-        return n;
-    }
-    if (host && host[0])
-        log_warn("image", "DOCKER_HOST is not a unix:// socket and is ignored");
-    out[n++].socket = xstrdup("/var/run/docker.sock");
-    if (run && run[0] == '/')
-        out[n++].socket = xasprintf("%s/podman/podman.sock", run);
-    out[n++].socket = xstrdup("/run/podman/podman.sock");
-    return n;
 }
 
 int engine_check_name(const char *name, char **out, struct error *err)
@@ -277,18 +160,15 @@ static int absent(const char *asked, struct error *err)
                            "docker://HOST/NAME");
 }
 
-/* 1 when it answers; 0 when it is not there, which only the one in DOCKER_HOST must be; -1. */
-static int reach(struct engine *e, struct error *err)
+/* 1 when it answers; 0 when it does not, which only the one in DOCKER_HOST must; -1. */
+static int reach(struct container_engine *e, bool chosen, struct error *err)
 {
     struct error why = {0};
-    struct stat st;
+    int rc = container_engine_reach(e, chosen, &why);
 
-    /* Of the usual places some do not exist and some are stale; that is no error by itself. */
-    if (!is_chosen() && (stat(e->socket, &st) < 0 || !S_ISSOCK(st.st_mode)))
-        return 0;
-    if (ping(e, &why) == 0)
-        return 1;
-    if (!is_chosen()) {
+    if (rc >= 0)
+        return rc;
+    if (!chosen) {
         log_warn("image", why.msg);
         return 0;
     }
@@ -296,8 +176,8 @@ static int reach(struct engine *e, struct error *err)
     return error_hint(err, "is the engine running? DOCKER_HOST says unix://%s", e->socket);
 }
 
-static int try_engine(struct engine *e, const char *name, const struct image_options *options,
-                      struct image *out, struct error *err)
+static int try_engine(struct container_engine *e, const char *name,
+                      const struct image_options *options, struct image *out, struct error *err)
 {
     AUTO_FREE char *id = NULL;
     AUTO_FREE char *repo_digest = NULL;
@@ -315,17 +195,17 @@ static int try_engine(struct engine *e, const char *name, const struct image_opt
 int engine_load(const char *where, const struct image_options *options, struct image *out,
                 struct buf *asked, struct error *err)
 {
-    struct engine engines[SOCKETS_MAX] = {0};
+    struct container_engine engines[CONTAINER_PLACES_MAX];
     AUTO_FREE char *name = NULL;
     size_t count;
+    bool chosen;
     int rc = 0;
 
     if (engine_check_name(where, &name, err) < 0)
         return -1;
-    curl_global_init(CURL_GLOBAL_DEFAULT);
-    count = find_sockets(engines);
+    count = container_engine_places(NULL, engines, &chosen);
     for (size_t i = 0; rc == 0 && i < count; i++) {
-        rc = reach(&engines[i], err);
+        rc = reach(&engines[i], chosen, err);
         if (rc <= 0)
             continue;
         rc = try_engine(&engines[i], name, options, out, err);
@@ -333,31 +213,31 @@ int engine_load(const char *where, const struct image_options *options, struct i
             break;
     }
     for (size_t i = 0; i < count; i++)
-        engine_close(&engines[i]);
+        container_engine_close(&engines[i]);
     return rc;
 }
 
-int engine_find(struct engine *out, struct error *err)
+int engine_find(struct container_engine *out, struct error *err)
 {
-    struct engine engines[SOCKETS_MAX] = {0};
+    struct container_engine engines[CONTAINER_PLACES_MAX];
     size_t count;
+    bool chosen;
     int rc = 0;
 
-    curl_global_init(CURL_GLOBAL_DEFAULT);
-    count = find_sockets(engines);
+    count = container_engine_places(NULL, engines, &chosen);
     for (size_t i = 0; i < count; i++) {
         if (rc == 0)
-            rc = reach(&engines[i], err);
+            rc = reach(&engines[i], chosen, err);
         if (rc == 1 && !out->socket) {
             *out = engines[i];
             continue;
         }
-        engine_close(&engines[i]);
+        container_engine_close(&engines[i]);
     }
     return rc;
 }
 
-int engine_has(const struct engine *e, const char *name, struct error *err)
+int engine_has(const struct container_engine *e, const char *name, struct error *err)
 {
     AUTO_FREE char *id = NULL;
     AUTO_FREE char *repo_digest = NULL;

@@ -16,7 +16,7 @@
 #define LINE_MAX_LEN  ((size_t)64 << 10)
 
 struct upload {
-    const struct engine *engine;
+    const struct container_engine *engine;
     struct archive_stream *archive;
     CURL *curl;
     long status;
@@ -85,7 +85,9 @@ static int answer(struct upload *u, CURLcode rc, const char *detail, struct erro
     if (u->failed)
         return -1;
     if (u->status != 0 && u->status != 200)
-        return engine_refused(u->engine, u->status, buf_slice(&u->text), "loading the image", err);
+        return container_refused(u->engine,
+                                 &(struct container_answer){.status = u->status, .body = u->text},
+                                 "loading the image", err);
     if (rc != CURLE_OK)
         return error_set(err, rc == CURLE_OPERATION_TIMEDOUT ? ERR_TIMEOUT : ERR_NET,
                          "the engine at %s went away while the image was being loaded (%s)",
@@ -124,10 +126,10 @@ static int post(struct upload *u, const char *url, struct curl_slist *headers, s
     return answer(u, rc, detail, err);
 }
 
-int engine_send(const struct engine *e, struct archive_stream *archive, const char *name,
+int engine_send(const struct container_engine *e, struct archive_stream *archive, const char *name,
                 struct error *err)
 {
-    AUTO_FREE char *url = xasprintf("http://engine/v%d.%u/images/load", ENGINE_API_MAJOR, e->minor);
+    AUTO_FREE char *url = xasprintf("http://engine/v1.%u/images/load", e->minor);
     struct upload u = {.engine = e, .archive = archive, .text = BUF(LINE_MAX_LEN), .err = err};
     struct curl_slist *headers = NULL;
     int rc;

@@ -127,7 +127,7 @@ static int no_engine(struct error *err)
 
 static int check_engine(const struct place *p, struct error *err)
 {
-    AUTO_ENGINE struct engine e = {0};
+    AUTO_CONTAINER_ENGINE struct container_engine e = {0};
     AUTO_FREE char *full = NULL;
     int rc = engine_check_name(p->path, &full, err) < 0 ? -1 : engine_find(&e, err);
 
@@ -137,7 +137,7 @@ static int check_engine(const struct place *p, struct error *err)
 int image_output_engine(const struct content_image *image, const char *name, struct error *err)
 {
     AUTO_ARCHIVE_STREAM struct archive_stream *s = NULL;
-    AUTO_ENGINE struct engine e = {0};
+    AUTO_CONTAINER_ENGINE struct container_engine e = {0};
     AUTO_FREE char *full = NULL;
     int rc;
 

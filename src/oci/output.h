@@ -45,8 +45,8 @@ int layout_write(const char *dir, const char *tag, const struct content_image *i
 int layout_check(const char *dir, struct error *err);
 /* Loads a docker-archive into an engine, which has to have `name` then. */
 struct archive_stream;
-struct engine;
-int engine_send(const struct engine *e, struct archive_stream *archive, const char *name,
+struct container_engine;
+int engine_send(const struct container_engine *e, struct archive_stream *archive, const char *name,
                 struct error *err);
 
 #endif
