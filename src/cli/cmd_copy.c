@@ -1,6 +1,10 @@
-/* capsule-cli copy: a built image to another place, without building it again. */
+/*
+ * capsule-cli copy: an image to another place - a built one, without building it again, or one that
+ * is made of a directory on the way.
+ */
 #include "cli/cli.h"
 #include "oci/output.h"
+#include "oci/pack.h"
 #include "oci/release.h"
 
 #include "base/strv.h"
@@ -9,8 +13,18 @@
 
 extern const struct subcommand cmd_copy;
 
-static int copy(const char *name, const char *destination, const struct image_options *options,
-                struct error *err)
+static int copy_dir(const char *reference, const char *destination,
+                    const struct image_options *options, struct error *err)
+{
+    AUTO_PACKED_IMAGE struct packed_image p = PACKED_IMAGE_NONE;
+
+    if (image_output_check(destination, err) < 0 || pack_dir(reference, options, &p, err) < 0)
+        return -1;
+    return image_output(destination, &p.image, p.name, options, err);
+}
+
+static int copy_built(const char *name, const char *destination,
+                      const struct image_options *options, struct error *err)
 {
     AUTO_STORE struct store *s = NULL;
     AUTO_RELEASE struct release r = {.eif = BLOB_NONE};
@@ -51,14 +65,17 @@ static int run(int argc, char **argv, struct error *err)
     if (argc - optind != 2)
         return cli_usage_error(&cmd_copy, argv, err, "needs IMAGE and DEST");
     image.cacerts = cacerts;
-    return copy(argv[optind], argv[optind + 1], &image, err);
+    return (image_is_dir(argv[optind]) ? copy_dir : copy_built)(argv[optind], argv[optind + 1],
+                                                                &image, err);
 }
 
 const struct subcommand cmd_copy = {
     .name = "copy",
     .synopsis = "[--cacert FILE]... [--insecure] IMAGE DEST",
     .summary = "Send a built image somewhere else, byte for byte as it was built",
-    .help = "  IMAGE              name, or ID (sha256:...), of an image in the local store\n"
+    .help = "  IMAGE              name, or ID (sha256:...), of an image in the local store; or\n"
+            "                     dir:ROOTFS, a directory, which becomes an image of one layer\n"
+            "                     with the configuration in ROOTFS.json\n"
             "  DEST               as --output of build: oci:DIR[:TAG], oci-archive:FILE[:TAG],\n"
             "                     docker-archive:FILE[:NAME:TAG], docker-daemon:NAME:TAG or\n"
             "                     docker://[HOST/]NAME[:TAG]\n"
