@@ -43,8 +43,8 @@ static const char *const refused[] = {
     "delete_module",
     "finit_module",
     "init_module",
-    /* mounts and namespaces; the ways around a path */
-    "chroot",
+    /* mounts and namespaces, but for chroot, which the servers of host mounts shut themselves in
+       with; the ways around a path */
     "fsconfig",
     "fsmount",
     "fsopen",
