@@ -1,6 +1,8 @@
 """Programs of this machine in an image, run by `capsule-cli run` with a host mount: an ext4 image as root, a plain directory
 as an ordinary user."""
 
+import atexit
+import functools
 import os
 import pathlib
 import re
@@ -33,6 +35,8 @@ class Root:
 
     def __init__(self, directory):
         self.dir = pathlib.Path(directory)
+        if self.dir.exists():
+            return
         for name in ("bin", "sbin", "lib", "lib64"):
             (self.dir / "usr" / name).mkdir(parents=True)
             (self.dir / name).symlink_to(f"usr/{name}")
@@ -85,6 +89,18 @@ class Root:
                        check=True)
 
 
+@functools.cache
+def python_root():
+    """A root with Python, made once for all tests of a process; its files are linked into theirs."""
+    base = pathlib.Path(tempfile.mkdtemp(prefix="capsule-mp-", dir="/tmp"))
+    atexit.register(shutil.rmtree, base)
+    root = Root(base / "root")
+    root.python()
+    if os.environ.get("CAPSULE_SANITIZED"):
+        root.copy(*libraries([BIN / "capsule-runtime"]))
+    return root.dir
+
+
 class App:
     """An image of a root and a Python program as its app, and runs of it."""
 
@@ -97,10 +113,8 @@ class App:
         self.state = self.base / "home/state dir"
         self.process = None
         self.count = 0
+        subprocess.run(["cp", "-al", python_root(), self.base / "root"], check=True)
         self.root = Root(self.base / "root")
-        self.root.python()
-        if os.environ.get("CAPSULE_SANITIZED"):
-            self.root.copy(*libraries([BIN / "capsule-runtime"]))
         self.command = [str(BIN / "capsule-cli")]
         if kind == "tree":
             # The build, and what the launcher needs, may lie where that user cannot look.
