@@ -312,7 +312,7 @@ def test_attached_to_the_image_in_a_registry(capsule, tmp_path, serving):
 
 def test_nowhere_to_attach_it_to(capsule, tmp_path):
     write_manifest(tmp_path / "capsule.yaml", "oci:img")
-    for options in ([], ["--output", f"oci:{tmp_path}/out"], ["--eif", tmp_path / "a.eif"]):
+    for options in ([], ["--output", f"docker-archive:{tmp_path}/out.tar"], ["--eif", tmp_path / "a.eif"]):
         r = capsule.cli("build", "-f", tmp_path / "capsule.yaml", "--attest", *options, check=2)
         assert "docker://" in r.stderr
 
