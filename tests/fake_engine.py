@@ -84,7 +84,10 @@ class FakeEngine:
         with conn:
             try:
                 f = conn.makefile("rb")
-                method, path, _ = f.readline().decode().split()
+                line = f.readline()
+                if not line:
+                    return  # only looked who we are
+                method, path, _ = line.decode().split()
                 headers = {}
                 while (line := f.readline()) not in (b"\r\n", b""):
                     name, value = line.decode().split(":", 1)

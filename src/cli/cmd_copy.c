@@ -1,7 +1,11 @@
-/* capsule-cli copy: an image to another place, as it is. */
+/*
+ * capsule-cli copy: an image to another place, as it is; or one that is made of a directory on the
+ * way.
+ */
 #include "cli/cli.h"
 #include "oci/carry.h"
 #include "oci/output.h"
+#include "oci/pack.h"
 #include "oci/release.h"
 
 #include "base/log.h"
@@ -16,6 +20,17 @@ struct copy_args {
     bool referrers;
     struct image_options image;
 };
+
+/* ---- of a directory ---- */
+
+static int copy_dir(const struct copy_args *a, struct error *err)
+{
+    AUTO_PACKED_IMAGE struct packed_image p = PACKED_IMAGE_NONE;
+
+    if (pack_dir(a->name, &a->image, &p, err) < 0)
+        return -1;
+    return image_output(a->destination, &p.image, p.name, &a->image, err);
+}
 
 /* ---- of the local store ---- */
 
@@ -67,6 +82,8 @@ static int copy(const struct copy_args *a, struct error *err)
         return -1;
     if (carry_names(a->name))
         return copy_carried(a, err);
+    if (image_is_dir(a->name))
+        return copy_dir(a, err);
     if (!image_names_transport(a->name))
         return copy_built(a, err);
     error_set(err, ERR_USAGE,
@@ -114,7 +131,8 @@ const struct subcommand cmd_copy = {
     .help =
         "  IMAGE              name, or ID (sha256:...), of an image in the local store; or one\n"
         "                     elsewhere: docker://HOST/NAME[:TAG|@DIGEST], oci:DIR[:TAG] or\n"
-        "                     oci-archive:FILE[:TAG]\n"
+        "                     oci-archive:FILE[:TAG]; or dir:ROOTFS, a directory, which becomes\n"
+        "                     an image of one layer with the configuration in ROOTFS.json\n"
         "  DEST               as --output of build: oci:DIR[:TAG], oci-archive:FILE[:TAG],\n"
         "                     docker-archive:FILE[:NAME:TAG], docker-daemon:NAME:TAG or\n"
         "                     docker://[HOST/]NAME[:TAG]\n"

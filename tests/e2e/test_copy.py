@@ -368,7 +368,7 @@ def test_an_image_with_another_layer(layout, home, tmp_path):
 
 def test_sources_without_a_manifest(home, tmp_path):
     docker_archive(tmp_path / "a.tar", {"architecture": "amd64", "os": "linux"}, [])
-    for name in (f"docker-archive:{tmp_path}/a.tar", "docker-daemon:x:1", f"dir:{tmp_path}"):
+    for name in (f"docker-archive:{tmp_path}/a.tar", "docker-daemon:x:1"):
         said = cli(home, "copy", name, f"oci:{tmp_path}/out:t", status=2)
         assert "have a manifest that can be copied" in said and "hint: " in said
     assert "not an image name" in cli(home, "copy", f"oci:{tmp_path}/none", f"docker-archive:{tmp_path}/b.tar:X Y", status=2)
