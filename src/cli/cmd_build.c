@@ -160,6 +160,16 @@ static void show_progress(void *arg, uint64_t done, uint64_t total)
         fputc('\n', stderr);
 }
 
+/* The builder goes into capsule.lock, or has to be the one that is there. */
+static int lock_builder(void *arg, const struct digest *id, const char *repo_digest,
+                        struct error *err)
+{
+    struct build *b = arg;
+
+    return build_lock_take(&b->lock, "nitro-cli", b->manifest->sources.nitro_cli, id, repo_digest,
+                           err);
+}
+
 static int have_nitro_cli_write(struct build *b, int fd, const char *name, struct error *err)
 {
     const struct manifest *m = b->manifest;
@@ -168,6 +178,8 @@ static int have_nitro_cli_write(struct build *b, int fd, const char *name, struc
     char id[DIGEST_TEXT_MAX] = "";
     struct nitro_build in = {
         .builder = builder,
+        .found = lock_builder,
+        .found_arg = b,
         .pull = b->args.pull,
         .runtime = b->runtime,
         .launch = &b->launch,

@@ -7,9 +7,9 @@
 #include "base/log.h"
 #include "oci/fetch.h"
 #include "oci/manifest.h"
+#include "oci/progress.h"
 #include "oci/reference.h"
 #include "oci/referrer_list.h"
-#include "oci/registry_progress.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -111,8 +111,8 @@ static int plan(struct pull *p, const struct descriptor *layers, size_t count, s
 static int get_layers(void *arg, const struct descriptor *layers, size_t count, struct error *err)
 {
     AUTO_FREE struct fetch *f = xcalloc(count, sizeof(*f));
-    struct registry_progress shown = {0};
-    const struct fetch_progress progress = {registry_progress_show, registry_progress_done, &shown};
+    struct progress shown = {0};
+    const struct fetch_progress progress = {progress_show_fetches, progress_pulled, &shown};
     struct pull *p = arg;
     int rc;
 
@@ -124,7 +124,7 @@ static int get_layers(void *arg, const struct descriptor *layers, size_t count, 
     rc = plan(p, layers, count, f, err);
     if (rc == 0)
         rc = fetch_all(&p->registry, f, p->count, &progress, err);
-    registry_progress_end(&shown);
+    progress_end(&shown);
     for (size_t i = 0; i < count; i++)
         fetch_free(&f[i]);
     return rc;

@@ -1,11 +1,16 @@
 """`capsule-cli copy` of images that are elsewhere: byte for byte, with what refers to them, from places that may be hostile."""
 
 import json
+import os
+import pty
 import subprocess
+import tempfile
+import threading
 
 import pytest
 
 from conftest import BIN, write_manifest
+from fake_engine import FakeEngine
 from image_writer import Layout, docker_archive, f, sha, tar_of
 from registry_server import INDEX, MANIFEST, always
 from registry_server import home, serving  # noqa: F401 (fixtures)
@@ -165,6 +170,90 @@ def test_blobs_of_a_neighbour_are_mounted(source, papers, home):
     cli(home, "copy", source.ref, f"docker://{source.registry.host}/team/copy:1")
     assert source.registry.count("mount=") >= 4 and not [x for x in source.registry.asked if x.startswith("PATCH")]
     assert {source.image, *papers} <= digests(source.registry)
+
+
+# ---- what is shown of it ----
+
+@pytest.fixture
+def heavy(tmp_path):
+    made = Layout(tmp_path / "heavy")
+    made.add([tar_of([f("big", os.urandom(15 << 20))])])
+    return made
+
+
+def on_a_terminal(env, args, go_on):
+    """Runs it; calls go_on() when a bar has been seen. All that was shown."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([BIN / "capsule-cli", *map(str, args)], stdout=subprocess.DEVNULL, stderr=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+    try:
+        while b"[#" not in shown:
+            shown += os.read(ours, 4096)
+        go_on()
+        while b"written" not in shown:
+            shown += os.read(ours, 4096)
+    finally:
+        go_on()
+        os.close(ours)
+        assert process.wait(30) == 0
+    return shown
+
+
+def test_a_bar_of_a_push(heavy, serving, home):
+    seen, target = threading.Event(), serving()
+
+    def slow(h):
+        """More than the sockets hold is left to send while the bar is waited for."""
+        if h.left < 4 << 20:
+            return False
+        data = h.body(1 << 20)
+        assert seen.wait(60)
+        data += h.body()
+        h.outer.blobs["team/app", sha(data)] = data
+        return h.answer(201)
+
+    target.rules = [always("PUT", slow)]
+    shown = on_a_terminal(home, ["copy", heavy.ref + ":t", f"docker://{target.host}/team/app:1"], seen.set)
+    assert b"\x1b[1A\x1b[J" in shown and b" KiB\r\n" in shown
+
+
+def test_a_bar_of_an_archive(heavy, home, tmp_path):
+    """The reader of the pipe is a slow one until the bar has been seen."""
+    os.mkfifo(tmp_path / "pipe")
+    seen = threading.Event()
+
+    def read():
+        with open(tmp_path / "pipe", "rb") as pipe:
+            while pipe.read(64 << 10):
+                seen.wait(0.02)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        shown = on_a_terminal(home, ["copy", heavy.ref + ":t", f"docker-archive:{tmp_path}/pipe:app:1"], seen.set)
+    finally:
+        seen.set()
+        reader.join()
+    layer = json.loads((heavy.path / "blobs/sha256" / heavy.manifests[0]["digest"][7:]).read_bytes())["layers"][0]
+    assert b"\x1b[1A\x1b[J" in shown and b" of %d KiB\r\n" % (layer["size"] >> 10) in shown
+    assert b"sent" in shown and layer["digest"].encode() in shown
+
+
+def test_lines_elsewhere(heavy, layout, home, tmp_path):
+    with tempfile.TemporaryDirectory() as directory:
+        engine = FakeEngine(f"{directory}/s")
+        try:
+            said = cli({**home, "DOCKER_HOST": f"unix://{directory}/s"}, "copy", layout.ref + ":t", "docker-daemon:app:2")
+        finally:
+            engine.stop()
+    assert "app:2" in engine.images
+    assert said.count("image: sent what=") == 3 and "\x1b" not in said and "[#" not in said
+    said = cli(home, "copy", heavy.ref + ":t", f"oci-archive:{tmp_path}/a.tar:t")
+    top = json.loads((heavy.path / "blobs/sha256" / heavy.manifests[0]["digest"][7:]).read_bytes())
+    for part in (top["config"], *top["layers"]):
+        assert f'image: sent what="blob {part["digest"]}" bytes={part["size"]}\n' in said
+    assert said.count("image: sent") == 3, "and the manifest"
 
 
 # ---- what must not be believed ----
