@@ -229,7 +229,8 @@ static int give_reply(struct mount_lane *l, struct slice reply, struct error *er
 
     if (fuse_check_reply(&l->check, reply, err) < 0)
         return error_wrap(err, "refused what the host says");
-    if (l->check.initialized && !was_initialized)
+    if (l->check.initialized &&
+        !was_initialized) /* its bytes are ours to change: they are in `in` */
         mount_pipe_limit(&l->out_pipe, l->in + (reply.ptr - l->in), reply.len);
     do
         n = write(l->fuse_fd, reply.ptr, reply.len);

@@ -198,7 +198,7 @@ static int send_answer(void *arg, const struct iovec *iov, int count)
 
 static int send_piped(void *arg, const void *header, size_t header_len, size_t len)
 {
-    const struct desk *d = arg;
+    struct desk *d = arg;
     struct lane *l = d->lane;
     uint8_t copy[sizeof(struct fuse_out_header)];
     struct iovec part = {copy, header_len};
@@ -217,9 +217,12 @@ static int send_piped(void *arg, const void *header, size_t header_len, size_t l
             n = -1;
     }
     pthread_mutex_unlock(&l->sending);
-    if (n < 0)
-        shutdown(l->fd, SHUT_RDWR);
-    return n < 0 ? -1 : 0;
+    if (n >= 0)
+        return 0;
+    shutdown(l->fd, SHUT_RDWR);
+    fd_close(&d->pipe[0]); /* something is left in it */
+    fd_close(&d->pipe[1]);
+    return -1;
 }
 
 static void leave_gate(void *arg)
