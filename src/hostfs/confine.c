@@ -247,5 +247,6 @@ int confine_enter(int dir_fd, bool read_only, struct confined *out, struct error
     out->files_max = files - RESERVED_FILES;
     umask(0);
     signal(SIGXFSZ, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN); /* of splice(2), which has no flag for it */
     return harden(root, err);
 }
