@@ -162,33 +162,43 @@ def test_death_of_the_server_gives_errors(runs):
 
 @in_sandbox
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes somebody else")
-@pytest.mark.parametrize("device, status, said", [
-    ("666", 0, "mounts: mounted mount=data"),
-    ("600", 108, "making /dev/fuse: Operation not permitted"),
-], ids=["with-fuse", "without"])
-def test_as_an_ordinary_user(runs, device, status, said):
+@pytest.mark.parametrize("device, required, status, said", [
+    ("666", True, 0, "mounts: mounted mount=data"),
+    ("600", True, 1, "host mount data, which the manifest requires: opening this machine's /dev/fuse, which host mounts in "
+                     "the sandbox need: Permission denied"),
+    ("600", False, 0, "going on without an optional host mount mount=data"),
+], ids=["with-fuse", "required-without", "optional-without"])
+def test_as_an_ordinary_user(runs, device, required, status, said):
     """In a mount namespace whose /dev/fuse is open to everybody, or to nobody else."""
     base = pathlib.Path(tempfile.mkdtemp(prefix="capsule-", dir="/tmp"))  # pytest's directories are root's alone
     try:
-        eif = runs.images.image("echo written >/mnt/data/file && cat /mnt/data/file", storage=storage())
+        eif = runs.images.image("echo written >/mnt/data/file && cat /mnt/data/file; echo went on", storage=storage(required=required))
         for name in ("data", "home", "run"):
             (base / name).mkdir(mode=0o700)
             os.chown(base / name, 65534, 65534)
-        for file in (eif, runs.dir / "capsule.yaml", BIN / "capsule-shell"):
+        for file in (eif, runs.dir / "capsule.yaml", BIN / "capsule-shell", BIN / "capsule-cli"):
             shutil.copy(file, base)
         base.chmod(0o755)
         script = (f"mkdir {base}/dev && mount -t tmpfs none {base}/dev && mknod -m {device} {base}/dev/fuse c 10 229 && "
                   f'mount --bind {base}/dev/fuse /dev/fuse && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"')
-        run = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", base / "capsule-shell", "--eif-file", base / eif.name,
-                              "--manifest-file", base / "capsule.yaml", "--launcher", "sandbox", "--memory-mb", "256",
-                              "--mount", f"data={base}/data"], env={"PATH": os.environ["PATH"], "HOME": f"{base}/home",
-                                                                   "XDG_RUNTIME_DIR": f"{base}/run"},
-                             capture_output=True, text=True, timeout=60, check=False)
-        assert run.returncode == status and said in run.stdout, run.stdout + run.stderr
-        if status == 0:
-            assert (base / "data/file").read_text() == "written\n"
+
+        def as_user(*command):
+            return subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", *command],
+                                  env={"PATH": os.environ["PATH"], "HOME": f"{base}/home", "XDG_RUNTIME_DIR": f"{base}/run"},
+                                  capture_output=True, text=True, timeout=60 * SLOW, check=False)
+
+        run = as_user(base / "capsule-shell", "--eif-file", base / eif.name, "--manifest-file", base / "capsule.yaml",
+                      "--launcher", "sandbox", "--memory-mb", "256", "--mount", f"data={base}/data")
+        assert run.returncode == status and said in run.stdout + run.stderr, run.stdout + run.stderr
+        (base / "dev").rmdir()
+        advice = as_user(base / "capsule-cli", "doctor").stdout
+        if device == "666":
+            assert (base / "data/file").read_text() == "written\n" and "sandbox: host mounts: ok" in advice
         else:
-            assert "no host mounts: this machine's /dev/fuse cannot be opened" in run.stderr
+            assert "sudo chmod 0666 /dev/fuse" in run.stderr, run.stderr
+            assert "sandbox: host mounts: MISSING: opening this machine's /dev/fuse" in advice, advice
+            assert "to mend it: sudo chmod 0666 /dev/fuse" in advice and "sandbox: can be used" in advice
+        assert ("went on" in run.stdout) == (status == 0)
     finally:
         shutil.rmtree(base)
 
