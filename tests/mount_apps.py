@@ -2,6 +2,7 @@
 as an ordinary user."""
 
 import atexit
+import fcntl
 import functools
 import os
 import pathlib
@@ -191,8 +192,10 @@ class App:
         return [p for p in found if any(word in x for x in arguments(p))]
 
     def released(self):
-        """Waits until nothing of a killed run is left: the kernel takes back a loop device in its own time."""
+        """Waits until nothing of a killed run is left: neither its mount, nor a process that still has the directory."""
         wait_for(lambda: not mounts_below(self.base) and not loops_below(self.base), 60 * SLOW, "the mount's end")
+        with open(self.state / HOSTFS / "lock", "rb") as lock:
+            wait_for(lambda: can_lock(lock), 60 * SLOW, "the end of all who serve the directory")
 
     def files(self):
         """Where the plain directory's files are."""
@@ -208,6 +211,14 @@ class App:
                 self.process.wait()
         release_below(self.base)
         shutil.rmtree(self.base)
+
+
+def can_lock(file):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def arguments(pid):

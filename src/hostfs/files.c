@@ -263,8 +263,12 @@ void do_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
         else
             error = n < 0 ? errno : EIO;
     }
-    /* Nobody waits for the count of a delayed write: all of it went, or the app has to know. */
-    if (error && (done == 0 || fi->writepage))
+    /*
+     * Nobody waits for the count of a delayed write: all of it went, or the app has to know. After
+     * the count of a direct one Linux delays the rest, and then has only EIO for what fails; after
+     * an error it cuts off what was appended.
+     */
+    if (error && (done == 0 || fi->writepage || (fi->flags & O_DIRECT)))
         reply(req, error);
     else
         fuse_reply_write(req, done);
