@@ -12,7 +12,7 @@ DESTDIR ?=
 comma := ,
 
 .DEFAULT_GOAL := all
-.PHONY: all help kernel demo install uninstall deb unit e2e test test-vm test-peers lint bench fuzz clean deps-build
+.PHONY: all help kernel demo install uninstall deb image unit e2e test test-vm test-peers lint bench fuzz clean deps-build
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -49,6 +49,11 @@ uninstall: all kernel
 deb: all kernel
 	@tools/deps deb
 	@tools/deb $(BUILD)
+
+## make image       a container image of capsule-cli, as build/capsule-image.tar or to DEST (docker://HOST/NAME:TAG, ...)
+image: all kernel
+	@tools/deps image
+	@tools/image $(BUILD) $(DEST)
 
 ## make unit        unit tests
 unit: all

@@ -217,7 +217,6 @@ static int try_tree(struct state_dir *sd, struct error *err)
 
 static int prepare_tree(struct state_dir *sd, uint64_t size_mb, struct error *err)
 {
-
     if (is_there(sd, STATE_IMAGE_NAME)) {
         error_set(err, ERR_DENIED, "%s: holds an image, which only root can mount", sd->path);
         return error_hint(err, "run this as root, or use another directory");
