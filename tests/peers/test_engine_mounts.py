@@ -15,9 +15,9 @@ import threading
 
 import pytest
 
-from conftest import APPS, BIN, wait_for, write_manifest
+from conftest import APPS, wait_for, write_manifest
 from fuse_client import FuseClient, FuseError, ROOT_NODE
-from mounting import HOSTFS, loops_below, mounts_below, needs_loop, own_mounts, release_below
+from mounting import loops_below, mounts_below, needs_loop, own_mounts, release_below
 from pairing import children
 from real_engines import NET, start_engine
 from running import BUSYBOX, TOOLS
