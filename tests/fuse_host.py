@@ -4,6 +4,7 @@ returns what is sent instead (b"": nothing)."""
 
 import errno
 import os
+import random
 import socket
 import stat
 import struct
@@ -211,6 +212,79 @@ def read_exactly(conn, count):
             raise OSError("end")
         data += piece
     return data
+
+
+
+class Mutator:
+    """A `lie` that spoils about one reply in `rate`, INIT's aside: numbers of the header and the body at their edges,
+    lengths, wild bytes, duplicates, replies out of order, unsolicited, endless or never. The same seed asks for the
+    same lies, as far as the requests are the same."""
+
+    EDGES = [0, 1, 2, 15, 16, 17, 0xff, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 62, (1 << 63) - 1, 1 << 63,
+             (1 << 64) - 1]
+
+    def __init__(self, seed, rate):
+        self.random, self.rate, self.told, self.before, self.lock = random.Random(seed), rate, [], b"", threading.Lock()
+
+    def __call__(self, op, request, honest):
+        with self.lock:
+            if op == INIT or not honest or self.random.random() * self.rate >= 1:
+                return honest
+            lie = self.random.choice([self.number, self.number, self.field, self.field, self.field, self.wild, self.length,
+                                      self.error, self.twice, self.again, self.unsolicited, self.notify, self.endless, self.cut])
+            self.told.append(lie.__name__)
+            spoilt, self.before = lie(bytearray(honest), request), honest
+            return bytes(spoilt)
+
+    def edge(self, width):
+        return self.random.choice(self.EDGES + [self.random.getrandbits(64)]) & ((1 << 8 * width) - 1)
+
+    def put(self, data, at, width):
+        data[at:at + width] = self.edge(width).to_bytes(width, "little")
+        return data
+
+    def number(self, data, _):
+        return self.put(data, *self.random.choice([(0, 4), (8, 8)])) + bytes(200000)
+
+    def field(self, data, _):
+        width = self.random.choice([4, 8])
+        if len(data) < 16 + width:
+            return data
+        return self.put(data, self.random.randrange(16, len(data) - width + 1, 4), width)
+
+    def wild(self, data, _):
+        for at in range(16, len(data)):
+            if self.random.random() < 0.05:
+                data[at] = self.random.getrandbits(8)
+        return data
+
+    def length(self, data, _):
+        """In good form: too short or too long for its operation."""
+        data = data[:self.random.randrange(16, len(data) + 1)] + bytes(self.random.choice([0, 1, 8, 5000]))
+        data[0:4] = len(data).to_bytes(4, "little")
+        return data
+
+    def error(self, data, request):
+        return reply(request.unique, error=self.random.choice([-5, 1, 4, 5, 11, 38, 116, 511, 512, 530, 1 << 30]))
+
+    def twice(self, data, _):
+        return data + data
+
+    def again(self, data, _):
+        return data + self.before
+
+    def unsolicited(self, data, _):
+        return reply(self.random.getrandbits(12) * 2) + data
+
+    def notify(self, data, _):
+        return reply(0, bytes(self.random.choice([0, 8, 24, 40])), -self.random.randrange(1, 9)) + data
+
+    def endless(self, data, _):
+        return data + bytes([self.random.getrandbits(8)]) * (4 << 20)
+
+    def cut(self, data, _):
+        """What follows is taken for the rest, so that nobody waits for it."""
+        return data[:self.random.randrange(1, len(data))] + bytes(200000)
 
 
 # ---- lies ----

@@ -196,6 +196,16 @@ int fuse_check_reply(struct fuse_check *c, struct slice reply, struct error *err
     return 0;
 }
 
+bool fuse_check_next(const struct fuse_check *c, size_t *at, uint64_t *unique)
+{
+    while (*at < c->cap) {
+        *unique = c->slots[(*at)++].unique;
+        if (*unique != 0)
+            return true;
+    }
+    return false;
+}
+
 bool fuse_check_unseen(const struct fuse_check *c, struct slice header)
 {
     struct fuse_out_header h;

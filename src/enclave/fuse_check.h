@@ -66,6 +66,11 @@ bool fuse_check_unseen(const struct fuse_check *c, struct slice header);
  * the kernel may have it, and its request is answered. ERR_INVALID otherwise.
  */
 int fuse_check_reply(struct fuse_check *c, struct slice reply, struct error *err);
+/*
+ * Walks over the requests that wait for an answer, in no order: *at is 0 at first. False at the
+ * end.
+ */
+bool fuse_check_next(const struct fuse_check *c, size_t *at, uint64_t *unique);
 /* True, with the reason in *err, when a request has been without answer for too long. */
 bool fuse_check_overdue(const struct fuse_check *c, int64_t now_ms, struct error *err);
 

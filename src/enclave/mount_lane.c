@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "enclave/fuse_check.h"
+#include "enclave/mount_dead.h"
 #include "enclave/mount_splice.h"
 #include "vsock/mountproto.h"
 
@@ -53,9 +54,10 @@ int mount_lanes_init(struct mount_lanes *g, const char *name, int cancel_fd, str
     *g = (struct mount_lanes){.name = name, .cancel_fd = cancel_fd, .quiet = true};
     pthread_mutex_init(&g->lock, NULL);
     g->over_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    g->dead_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     g->finish_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     g->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (g->over_fd >= 0 && g->finish_fd >= 0 && g->ready_fd >= 0)
+    if (g->over_fd >= 0 && g->dead_fd >= 0 && g->finish_fd >= 0 && g->ready_fd >= 0)
         return 0;
     error_sys(err, errno, "making an event descriptor");
     mount_lanes_free(g);
@@ -65,6 +67,7 @@ int mount_lanes_init(struct mount_lanes *g, const char *name, int cancel_fd, str
 void mount_lanes_free(struct mount_lanes *g)
 {
     fd_close(&g->over_fd);
+    fd_close(&g->dead_fd);
     fd_close(&g->finish_fd);
     fd_close(&g->ready_fd);
     pthread_mutex_destroy(&g->lock);
@@ -82,7 +85,12 @@ void mount_lanes_fail(struct mount_lanes *g, const struct error *why)
     if (tell)
         log_error("mounts", "a host mount is over: its files give errors from now on",
                   kv_str("mount", g->name), kv_str("reason", why->msg));
-    mount_lanes_abort(g);
+    if (!atomic_load(&g->initialized)) {
+        mount_lanes_abort(g);
+        return;
+    }
+    atomic_store(&g->dead, true);
+    (void)eventfd_write(g->dead_fd, 1);
 }
 
 void mount_lanes_abort(struct mount_lanes *g)
@@ -211,8 +219,10 @@ static int take_request(struct mount_lane *l, int64_t now_ms, struct error *err)
     known = fuse_check_known_error(slice_of(l->out, (size_t)n));
     if (known)
         return refuse_request(l, known, err) < 0 ? -1 : 1;
-    if (fuse_check_request(&l->check, slice_of(l->out, len), now_ms, err) < 0)
+    if (fuse_check_request(&l->check, slice_of(l->out, len), now_ms, err) < 0) {
+        mount_dead_refuse(l->fuse_fd, slice_of(l->out, (size_t)n));
         return -1;
+    }
     l->writes = len >= MOUNT_SPLICE_MIN;
     l->swollen |= n > (ssize_t)CHUNK;
     l->out_len = (size_t)n;
@@ -220,6 +230,17 @@ static int take_request(struct mount_lane *l, int64_t now_ms, struct error *err)
 }
 
 /* ---- replies ---- */
+
+/* Nothing here waits for that reply any more, but somebody in the kernel may. */
+static int not_taken(const struct mount_lane *l, const uint8_t *reply, struct error *err)
+{
+    struct fuse_out_header h;
+
+    error_sys(err, errno, "giving a reply to the kernel");
+    memcpy(&h, reply, sizeof(h));
+    mount_dead_answer(l->fuse_fd, h.unique);
+    return -1;
+}
 
 /* The kernel may have given up an interrupted lock, say, on another lane: ENOENT. */
 static int give_reply(struct mount_lane *l, struct slice reply, struct error *err)
@@ -236,9 +257,11 @@ static int give_reply(struct mount_lane *l, struct slice reply, struct error *er
         n = write(l->fuse_fd, reply.ptr, reply.len);
     while (n < 0 && errno == EINTR);
     if (n < 0 && errno != ENOENT)
-        return error_sys(err, errno, "giving a reply to the kernel");
-    if (l->check.initialized && !was_initialized)
+        return not_taken(l, reply.ptr, err);
+    if (l->check.initialized && !was_initialized) {
+        atomic_store(&l->group->initialized, true);
         (void)eventfd_write(l->group->ready_fd, 1);
+    }
     return 0;
 }
 
@@ -301,7 +324,7 @@ static int give_spliced(struct mount_lane *l, struct error *err)
         return error_wrap(err, "refused what the host says");
     n = mount_pipe_reply(&l->in_pipe, l->fuse_fd);
     if (n < 0 && errno != ENOENT)
-        return error_sys(err, errno, "giving a reply to the kernel");
+        return not_taken(l, l->in, err);
     l->in_len = l->in_want = 0;
     return 0;
 }
@@ -432,7 +455,7 @@ static int handle(struct mount_lane *l, const struct epoll_event *e, int64_t now
 
 static int carry(struct mount_lane *l, struct error *err)
 {
-    struct epoll_event events[5];
+    struct epoll_event events[6];
 
     for (;;) {
         int n = epoll_wait(l->poll_fd, events, ARRAY_LEN(events), wait_ms(l));
@@ -440,7 +463,7 @@ static int carry(struct mount_lane *l, struct error *err)
 
         if (n < 0 && errno != EINTR)
             return error_sys(err, errno, "waiting for requests");
-        if (atomic_load(&l->group->over))
+        if (atomic_load(&l->group->over) || atomic_load(&l->group->dead))
             return 0;
         if (n == 0 && l->swollen && is_idle(l))
             shrink(l);
@@ -454,6 +477,22 @@ static int carry(struct mount_lane *l, struct error *err)
             watch_kernel(l, l->out_len == 0 && !fuse_check_full(&l->check), err) < 0)
             return -1;
     }
+}
+
+/* The host has no part in it any more, and whatever it still says is not read. */
+static void answer_eio(struct mount_lane *l)
+{
+    const struct mount_lanes *g = l->group;
+    const int until[] = {g->over_fd, g->finish_fd, g->cancel_fd};
+
+    fd_close(&l->socket);
+    fd_close(&l->poll_fd);
+    mount_pipe_close(&l->out_pipe);
+    mount_pipe_close(&l->in_pipe);
+    munmap(l->in, BUFFER_LEN);
+    l->in = NULL;
+    mount_dead_refuse_asked(l->fuse_fd, &l->check);
+    mount_dead_serve(l->fuse_fd, l->out, BUFFER_LEN, until, ARRAY_LEN(until));
 }
 
 /* The kernel counts on us as long as we hold its descriptor, so that goes first. */
@@ -470,6 +509,8 @@ static void *run(void *arg)
     prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
     if (carry(l, &err) < 0)
         mount_lanes_fail(l->group, &err);
+    if (atomic_load(&l->group->dead))
+        answer_eio(l);
     fd_close(&l->fuse_fd);
     fd_close(&l->socket);
     return NULL;
@@ -520,6 +561,7 @@ static int prepare(struct mount_lane *l, struct error *err)
     l->poll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (!l->out || !l->in || l->poll_fd < 0 ||
         watch(l, EPOLL_CTL_ADD, l->group->over_fd, EPOLLIN) < 0 ||
+        watch(l, EPOLL_CTL_ADD, l->group->dead_fd, EPOLLIN) < 0 ||
         watch(l, EPOLL_CTL_ADD, l->group->finish_fd, EPOLLIN) < 0 ||
         watch(l, EPOLL_CTL_ADD, l->group->cancel_fd, EPOLLIN) < 0 ||
         watch(l, EPOLL_CTL_ADD, l->socket, EPOLLIN) < 0)

@@ -258,11 +258,10 @@ static void run_closing(struct pool_job *job)
 
         if (!m->open)
             continue;
-        if (!atomic_load(&m->lanes.over)) {
+        if (!atomic_load(&m->lanes.over) && !atomic_load(&m->lanes.dead))
             write_out(m);
-            mount_lanes_go_quiet(&m->lanes);
-            mount_lanes_finish(&m->lanes);
-        }
+        mount_lanes_go_quiet(&m->lanes);
+        mount_lanes_finish(&m->lanes);
         end_mount(m);
     }
 }

@@ -263,33 +263,48 @@ void do_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
         else
             error = n < 0 ? errno : EIO;
     }
-    /* Nobody waits for the count of a delayed write: all of it went, or the app has to know. */
-    if (error && (done == 0 || fi->writepage))
+    /*
+     * Nobody waits for the count of a delayed write: all of it went, or the app has to know. After
+     * the count of a direct one Linux delays the rest, and then has only EIO for what fails; after
+     * an error it cuts off what was appended.
+     */
+    if (error && (done == 0 || fi->writepage || (fi->flags & O_DIRECT)))
         reply(req, error);
     else
         fuse_reply_write(req, done);
     handle_put(fs->handles, h);
 }
 
-void do_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+void release_handle(fuse_req_t req, const struct fuse_file_info *fi, enum handle_kind kind)
 {
-    (void)ino;
-    handle_remove(fs_of(req)->handles, fi->fh, HANDLE_FILE);
+    handle_remove(fs_of(req)->handles, fi->fh, kind);
     reply(req, 0);
 }
 
-void do_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+void sync_handle(fuse_req_t req, const struct fuse_file_info *fi, enum handle_kind kind,
+                 int data_only)
 {
     struct hostfs *fs = fs_of(req);
-    struct handle *h = handle_get(fs->handles, fi->fh, HANDLE_FILE);
+    struct handle *h = handle_get(fs->handles, fi->fh, kind);
 
-    (void)ino;
     if (!h) {
         reply(req, EBADF);
         return;
     }
     reply(req, (data_only ? fdatasync(h->fd) : fsync(h->fd)) < 0 ? errno : 0);
     handle_put(fs->handles, h);
+}
+
+void do_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    release_handle(req, fi, HANDLE_FILE);
+}
+
+void do_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+    (void)ino;
+    sync_handle(req, fi, HANDLE_FILE, data_only);
 }
 
 void do_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,

@@ -22,6 +22,7 @@ struct launch_mount {
     const char *name;
     const char *path; /* absolute, below /mnt */
     bool read_only;
+    bool required; /* the app cannot do without it */
 };
 
 struct launch_request {

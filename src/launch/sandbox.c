@@ -436,12 +436,22 @@ static bool sandbox_uses_unix_carrier(void)
     return true;
 }
 
+static void sandbox_examine(launcher_said *said, void *arg)
+{
+    struct error why = {0};
+
+    said(arg, "namespaces", "", sandbox_probe(&why) < 0 ? &why : NULL);
+    why = (struct error){0};
+    said(arg, "host mounts", "", fuse_can_open(&why) < 0 ? &why : NULL);
+}
+
 const struct launcher_ops sandbox_launcher = {
     .name = "sandbox",
     .summary = "Linux namespaces on this machine; no VM; not confidential",
     .confidential = false,
     .uses_unix_carrier = sandbox_uses_unix_carrier,
     .probe = sandbox_probe,
+    .examine = sandbox_examine,
     .start = sandbox_start,
     .end_fd = sandbox_end_fd,
     .console_fd = sandbox_console_fd,

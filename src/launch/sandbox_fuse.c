@@ -17,14 +17,30 @@ static int open_device(void)
     return open(DEVICE, O_RDWR | O_CLOEXEC);
 }
 
-static bool machine_has_fuse(void)
+int fuse_can_open(struct error *err)
 {
     AUTO_FD int fd = open_device();
+    int why = errno;
 
-    if (fd < 0)
-        log_warn("sandbox", "no host mounts: this machine's " DEVICE " cannot be opened",
-                 kv_str("reason", strerror(errno)));
-    return fd >= 0;
+    if (fd >= 0)
+        return 0;
+    error_sys(err, why, "opening this machine's " DEVICE ", which host mounts in the sandbox need");
+    if (why == EACCES || why == EPERM)
+        return error_hint(err, "sudo chmod 0666 " DEVICE " opens it to every user until the next "
+                               "boot; root needs nothing");
+    return error_hint(err, "sudo modprobe fuse; a container needs the device of its host "
+                           "(docker run --device " DEVICE ")");
+}
+
+/* Without FUSE: 0 when the app can do without its mounts, or the one that it cannot. */
+static int do_without(const struct launch_request *req, struct error *err)
+{
+    for (size_t i = 0; i < req->mount_count; i++)
+        if (req->mounts[i].required)
+            return error_wrap(err, "host mount %s, which the manifest requires",
+                              req->mounts[i].name);
+    log_warn("sandbox", "no host mounts", kv_str("reason", err->msg), kv_str("hint", err->hint));
+    return 0;
 }
 
 static char *option_of(const char *name, int first_fd, size_t lanes)
@@ -44,8 +60,10 @@ int fuse_plan_make(const struct launch_request *req, int first_fd, struct fuse_p
                    struct error *err)
 {
     *out = (struct fuse_plan){.lanes = SANDBOX_LANES_MAX};
-    if (req->mount_count == 0 || !machine_has_fuse())
+    if (req->mount_count == 0)
         return 0;
+    if (fuse_can_open(err) < 0)
+        return do_without(req, err);
     if (req->mount_count > SANDBOX_FUSE_MAX)
         return error_set(err, ERR_LIMIT, "%zu host mounts: the sandbox can have %d",
                          req->mount_count, SANDBOX_FUSE_MAX);

@@ -28,10 +28,12 @@ struct fuse_plan {
     size_t lanes; /* of each */
 };
 
+/* 0, or -1 and what keeps this process from /dev/fuse, with what mends it. */
+int fuse_can_open(struct error *err);
 /*
  * What the child will mount; its descriptors get numbers from `first_fd` on, a place after the
- * other. The request's strings are borrowed. A machine without FUSE is only a warning, and an empty
- * plan: the runtime knows which mounts the app cannot do without.
+ * other. The request's strings are borrowed. Without FUSE: an error when a mount is required, else
+ * a warning and an empty plan, and the runtime goes on without them.
  */
 int fuse_plan_make(const struct launch_request *req, int first_fd, struct fuse_plan *out,
                    struct error *err);

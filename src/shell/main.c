@@ -210,7 +210,8 @@ static struct launch_mount *mounts_to_launch(const struct mount_places *places)
     for (size_t i = 0; i < places->count; i++)
         mounts[i] = (struct launch_mount){.name = places->items[i].mount->name,
                                           .path = places->items[i].mount->mount_path,
-                                          .read_only = places->items[i].read_only};
+                                          .read_only = places->items[i].read_only,
+                                          .required = places->items[i].mount->required};
     return mounts;
 }
 
