@@ -14,6 +14,7 @@ directory is read with O_DIRECT (`disk`) and from the page cache (`cached`)."""
 import json
 import os
 import pathlib
+import resource
 import shutil
 import socket
 import sqlite3
@@ -187,11 +188,11 @@ def kernel_source(work):
     return work / "linux.tar"
 
 
-def unpack(archive, directory):
+def unpack(archive, directory, members):
     """Seconds until all is unpacked and on the disk."""
     target, begin = pathlib.Path(directory, "linux"), time.monotonic()
     target.mkdir()
-    subprocess.run(["tar", "-xf", archive, "-C", target], check=True)
+    subprocess.run(["tar", "-xf", archive, "-C", target, "--wildcards", *members], check=True)
     subprocess.run(["sync", "-f", target], check=True)
     took = time.monotonic() - begin
     shutil.rmtree(target)
@@ -221,8 +222,11 @@ def report_unpacking(work, mount, directory):
     if not archive:
         print(f"untar of a kernel's source      skipped: no package in {SOURCE} (make does it)")
         return
-    ours, theirs = unpack(archive, mount), unpack(archive, directory)
-    figures.report("untar of a kernel's source", f"{ours:.1f} s", f"directory {theirs:.1f} s; {ours / theirs:.1f} times")
+    # A file that the enclave's kernel knows costs the server a descriptor, and the tree has 90,000 files and directories.
+    whole = resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 200_000
+    members = [] if whole else ["*/fs/*", "*/kernel/*", "*/include/linux/*"]
+    ours, theirs = (unpack(archive, place, members) for place in (mount, directory))
+    figures.report(f"untar of a kernel's source{'' if whole else ' (parts)'}", f"{ours:.1f} s", f"directory {theirs:.1f} s; {ours / theirs:.1f} times")
 
 
 def main():
