@@ -129,17 +129,17 @@ const struct subcommand cmd_copy = {
     .synopsis = "[--cacert FILE]... [--insecure] [--no-referrers] IMAGE DEST",
     .summary = "Send an image somewhere else, byte for byte as it is",
     .help =
-        "  IMAGE              name, or ID (sha256:...), of an image in the local store; or one\n"
-        "                     elsewhere: docker://HOST/NAME[:TAG|@DIGEST], oci:DIR[:TAG] or\n"
-        "                     oci-archive:FILE[:TAG]; or dir:ROOTFS, a directory, which becomes\n"
-        "                     an image of one layer with the configuration in ROOTFS.json\n"
-        "  DEST               as --output of build: oci:DIR[:TAG], oci-archive:FILE[:TAG],\n"
-        "                     docker-archive:FILE[:NAME:TAG], docker-daemon:NAME:TAG or\n"
-        "                     docker://[HOST/]NAME[:TAG]\n"
-        "      --no-referrers copy the image alone: of one elsewhere, bills of materials,\n"
-        "                     provenance and signatures that are attached to it come along,\n"
-        "                     where DEST is a registry or oci:\n"
-        "      --cacert FILE  trust these certificates (PEM) of registries, too\n"
-        "      --insecure     let registries speak plain HTTP, and show any certificate\n",
+        "  IMAGE               name, or ID (sha256:...), of an image in the local store; or one\n"
+        "                      elsewhere: docker://HOST/NAME[:TAG|@DIGEST], oci:DIR[:TAG] or\n"
+        "                      oci-archive:FILE[:TAG]; or dir:ROOTFS, a directory, which becomes\n"
+        "                      an image of one layer with the configuration in ROOTFS.json\n"
+        "  DEST                as --output of build: oci:DIR[:TAG], oci-archive:FILE[:TAG],\n"
+        "                      docker-archive:FILE[:NAME:TAG], docker-daemon:NAME:TAG or\n"
+        "                      docker://[HOST/]NAME[:TAG]\n"
+        "      --no-referrers  copy the image alone: of one elsewhere, bills of materials,\n"
+        "                      provenance and signatures that are attached to it come along,\n"
+        "                      where DEST is a registry or oci:\n"
+        "      --cacert FILE   trust these certificates (PEM) of registries, too\n"
+        "      --insecure      let registries speak plain HTTP, and show any certificate\n",
     .run = run,
 };
