@@ -84,7 +84,7 @@ test-peers: all kernel
 	@tools/peers $(BUILD)
 	CAPSULE_BIN=$(CURDIR)/$(BUILD)/bin $(if $(SAN),CAPSULE_SANITIZED=1) $(BUILD)/peers/venv/bin/python -m pytest -p no:cacheprovider -q tests/peers \
 	    --junitxml=$(BUILD)/pytest-peers.xml $(ARGS)
-	@$(MAKE) --no-print-directory test-vm ARGS= VM_PEERS="tests/peers/test_mount_suites.py tests/peers/test_mount_sqlite.py"
+	@$(MAKE) --no-print-directory test-vm ARGS= VM_PEERS="tests/peers/test_mount_suites.py tests/peers/test_mount_sqlite.py::test_what_is_killed_from_outside"
 
 ## make lint        format, clang-tidy, cppcheck, gcc's analyzer, house rules
 lint: all

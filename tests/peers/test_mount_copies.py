@@ -8,7 +8,6 @@ import pathlib
 import re
 import stat
 import struct
-import subprocess
 
 import pytest
 

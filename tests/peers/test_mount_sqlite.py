@@ -125,7 +125,7 @@ def make():
 
     def build(kind, **kw):
         apps.append(App(kind))
-        return apps[-1].build(APP.format(**{"kills": 0, "seed": SEED, "longest": 1.0 * SLOW, **kw}))
+        return apps[-1].build(APP.format(**{"kills": 0, "seed": SEED, "longest": 0.5 * SLOW, **kw}))
 
     yield build
     for app in apps:
