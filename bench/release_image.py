@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Sending a release image around an EIF of 1 GiB: to an OCI layout and an archive against `skopeo copy` of the same bytes, to
-a Docker engine against `docker build` that copies the same EIF in; and peak memory.
+a Docker engine against `docker build` that copies the same EIF in; from a registry (Debian's, on loopback) to a layout against
+`skopeo copy` again; and peak memory.
 
 Usage: bench/release_image.py [BUILD-DIR]   (default: build)
 Goals: not slower than the peers, at most 64 MiB resident. BENCH_MIB sets another size. The engine is Debian's, private, and
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 
 import figures
 
@@ -80,6 +82,46 @@ def against_skopeo(work):
                                                     f"oci:{work}/source:t", to]), undo)
 
 
+def serve(work):
+    """A registry with its files below `work`: the process, and HOST:PORT."""
+    host = f"127.0.0.1:{figures.free_port()}"
+    (work / "registry.yml").write_text(json.dumps({"version": 0.1, "log": {"level": "error"}, "http": {"addr": host},
+                                                   "storage": {"filesystem": {"rootdirectory": str(work / "registry")}}}))
+    process = subprocess.Popen(["docker-registry", "serve", work / "registry.yml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"http://{host}/v2/").close()
+            return process, host
+        except OSError:
+            time.sleep(0.1)
+            if process.poll() is not None:
+                break
+    process.kill()
+    raise SystemExit("docker-registry does not start")
+
+
+def pull_against_skopeo(work):
+    if not shutil.which("skopeo") or not shutil.which("docker-registry"):
+        print("pull from a registry: needs skopeo and docker-registry")
+        return
+    process, host = serve(work)
+    try:
+        seconds, memory = timed([figures.CLI, "copy", "bench", f"docker://{host}/bench:1"])
+        figures.report("release image to a registry on loopback", f"{seconds:.1f} s")
+        figures.report("  peak resident", f"{memory:.0f} MiB", "", memory, 64)
+        pull = [figures.CLI, "copy", "--no-referrers", f"docker://{host}/bench:1", f"oci:{work}/out:t"]
+        peer = ["skopeo", "copy", "-q", "--insecure-policy", "--preserve-digests", "--src-tls-verify=false",
+                f"docker://{host}/bench:1", f"oci:{work}/out:t"]
+        synced = ["sh", "-c", '"$@" && sync "$0"/*', work / "out/blobs/sha256", *peer]
+        for name, argv in (("skopeo copy", peer), ("skopeo copy, then sync", synced)):
+            compare("image from a registry to oci:", name, lambda: timed(pull), lambda argv=argv: timed(argv),
+                    lambda: shutil.rmtree(work / "out", ignore_errors=True))
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(work / "registry", ignore_errors=True)
+
+
 def eif_of(work):
     index = json.loads((work / "xdg-data/capsule/index.json").read_text())
     blobs = work / "xdg-data/capsule/blobs/sha256"
@@ -123,6 +165,7 @@ def main():
     with figures.workspace() as work:
         make_image(work)
         against_skopeo(work)
+        pull_against_skopeo(work)
         against_docker_build(work)
 
 

@@ -14,14 +14,19 @@ DOCKER = "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else shutil.whic
 
 
 class Engine:
-    def __init__(self):
+    def __init__(self, runtime=None):
+        """`runtime`: the text of a program that it starts containers with, instead of runc itself."""
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="capsule-docker-"))
+        if runtime:
+            (self.dir / "runtime").write_text(runtime)
+            (self.dir / "runtime").chmod(0o755)
+        own = [f"--add-runtime=own={self.dir}/runtime", "--default-runtime=own"] if runtime else []
         self.socket = self.dir / "docker.sock"
         self.log = open(self.dir / "log", "wb")
         self.process = subprocess.Popen(
             [DOCKERD, "--data-root", self.dir / "data", "--exec-root", self.dir / "exec",
              "-H", f"unix://{self.socket}", "--pidfile", self.dir / "pid", "--iptables=false",
-             "--bridge=none", "--storage-driver=vfs"],
+             "--bridge=none", "--storage-driver=vfs", *own],
             stdout=self.log, stderr=subprocess.STDOUT)
         self.env = {**os.environ, "DOCKER_HOST": f"unix://{self.socket}", "DOCKER_BUILDKIT": "0",
                     "DOCKER_CONFIG": str(self.dir / "config")}

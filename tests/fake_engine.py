@@ -36,6 +36,7 @@ class Request:
 
 ROUTES = [
     ("ping", "GET", r"/_ping"), ("image", "GET", r"/images/(.*)/json"), ("pull", "POST", r"/images/create"),
+    ("load", "POST", r"/images/load"),
     ("create", "POST", r"/containers/create"), ("list", "GET", r"/containers/json"), ("start", "POST", r"/containers/\w+/start"),
     ("logs", "GET", r"/containers/\w+/logs"), ("wait", "POST", r"/containers/\w+/wait"), ("kill", "POST", r"/containers/\w+/kill"),
     ("archive", "GET", r"/containers/\w+/archive"), ("inspect", "GET", r"/containers/\w+/json"), ("remove", "DELETE", r"/containers/\w+"),
@@ -83,7 +84,10 @@ class FakeEngine:
         with conn:
             try:
                 f = conn.makefile("rb")
-                method, path, _ = f.readline().decode().split()
+                line = f.readline()
+                if not line:
+                    return  # only looked who we are
+                method, path, _ = line.decode().split()
                 headers = {}
                 while (line := f.readline()) not in (b"\r\n", b""):
                     name, value = line.decode().split(":", 1)
@@ -114,6 +118,11 @@ class FakeEngine:
     def pull(self, _):
         self.images.add("app:1")
         return STREAM + chunk(b'{"status":"Pulling from app","id":"1"}\r\n{"status":"Status: Downloaded"}\r\n') + b"0\r\n\r\n"
+
+    def load(self, request):
+        with tarfile.open(fileobj=io.BytesIO(request.body)) as tar:
+            self.images |= {name for one in json.load(tar.extractfile("manifest.json")) for name in one["RepoTags"]}
+        return reply(200, {"stream": "Loaded"})
 
     def create(self, request):
         self.spec, self.exists = json.loads(request.body), True

@@ -59,9 +59,10 @@ class Request:
 class FuseHost:
     """Serves `files` ({name: bytes}) on the carrier directory of a pair, until close()."""
 
-    def __init__(self, directory, files=(), index=0, lanes=2, flags=0, error=0, lie=None, welcome=None):
+    def __init__(self, directory, files=(), index=0, lanes=2, flags=0, error=0, lie=None, welcome=None, piece=1 << 30):
         self.nodes = {i + 2: [name.encode(), bytearray(data)] for i, (name, data) in enumerate(dict(files).items())}
         self.lanes, self.flags, self.error, self.lie, self.welcome = lanes, flags, error, lie, welcome
+        self.piece = piece  # bytes sent at a time
         self.hellos, self.requests, self.connections, self.unsent = [], [], [], []
         self.ended, self.cut_next = threading.Event(), False  # cut_next: after what is sent next
         self.lock = threading.Lock()
@@ -115,7 +116,8 @@ class FuseHost:
         if not answer:
             return
         try:
-            conn.sendall(answer)
+            for at in range(0, len(answer), self.piece):
+                conn.sendall(answer[at:at + self.piece])
         except OSError:
             self.unsent.append(request)
             raise

@@ -99,7 +99,8 @@ class Registry:
         which = path.split("?")[0].rsplit("/", 1)[1]
         if not self.layout or (self.repository and not path.startswith(f"/v2/{self.repository}/")):
             return None
-        name = self.layout.path / "blobs/sha256" / self.tags.get(which, which)[7:]
+        key = self.tags.get(which, which)
+        name = self.layout.path / "blobs/sha256" / key.removeprefix("sha256:")
         return name.read_bytes() if name.is_file() else None
 
     def count(self, part):
@@ -107,6 +108,9 @@ class Registry:
 
     def serve(self, h):
         path, _, query = h.path.partition("?")
+        about = re.fullmatch(r"/v2/(.+)/referrers/(.+)", path)
+        if about and self.lists_referrers:
+            return self.list_referrers(h, *about.groups())
         where = re.fullmatch(r"/v2/(.+)/(blobs|manifests)/(uploads/)?([^/]*)", path)
         if not where:
             return h.answer(404)
@@ -120,6 +124,12 @@ class Registry:
         else:
             body, media = self.blob(h.path), MANIFEST if kind == "manifests" else ""
         return self.give(h, body, media or "application/octet-stream")
+
+    def list_referrers(self, h, name, subject):
+        found = {digest(body): body for (place, _), (body, _) in self.manifests.items() if place == name
+                 and json.loads(body).get("subject", {}).get("digest") == subject}
+        entries = [{"mediaType": MANIFEST, "digest": key, "size": len(body)} for key, body in found.items()]
+        return h.answer(200, json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode(), media=INDEX)
 
     def give(self, h, body, media):
         if body is None:

@@ -12,6 +12,8 @@ import threading
 from conftest import APPS, BIN, wait_for
 from pairing import children
 
+# What Docker and podman give a container's root.
+CONTAINER_CAPS = "chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service sys_chroot".split()
 PORT = 20000 + 16 * 128 + 16  # of the first mount
 
 
@@ -29,6 +31,7 @@ class Served:
         self.shell_process = self.pump = None
         self.user = None
         self.files_max = None  # hard limit of open files
+        self.caps = None  # all that root has there, as in a container
         self.door = socket.socket(socket.AF_UNIX)
         self.callers = []
         self.door.bind(self.link + "/v.sock")
@@ -60,8 +63,9 @@ class Served:
                 os.chown(path, self.user, self.user)
             program = shutil.copy(program, self.dir)  # the build may lie where that user cannot look
         limit = ["prlimit", f"--nofile={self.files_max}"] if self.files_max else []
+        caps = ["setpriv", "--bounding-set=" + ",".join(["-all", *(f"+{c}" for c in self.caps)])] if self.caps else []
         self.shell_process = subprocess.Popen(
-            [*limit, program, "--attach", self.link, "--manifest-file", self.manifest, *options],
+            [*limit, *caps, program, "--attach", self.link, "--manifest-file", self.manifest, *options],
             stdout=subprocess.DEVNULL, stderr=self.log, user=self.user, group=self.user,
             extra_groups=[] if self.user else None)
         return self.shell_process

@@ -62,8 +62,10 @@ int build_papers_list(struct build *b, struct error *err)
     if (packages_read(b->image.tree, &packages, err) < 0)
         return -1;
     if (packages.rpm_unread)
-        log_warn("build", "the bill of materials lacks rpm packages: only databases of SQLite, "
-                          "without a log beside it, are read");
+        log_warn("build",
+                 "the bill of materials lacks rpm packages: their database is in a form that is "
+                 "not read",
+                 kv_str("form", packages.rpm_unread));
     else if (packages.count == 0)
         log_warn("build", "the image has no package database: its bill of materials is empty");
     log_debug("build", "packages", kv_uint("count", packages.count));

@@ -160,6 +160,16 @@ static void show_progress(void *arg, uint64_t done, uint64_t total)
         fputc('\n', stderr);
 }
 
+/* The builder goes into capsule.lock, or has to be the one that is there. */
+static int lock_builder(void *arg, const struct digest *id, const char *repo_digest,
+                        struct error *err)
+{
+    struct build *b = arg;
+
+    return build_lock_take(&b->lock, "nitro-cli", b->manifest->sources.nitro_cli, id, repo_digest,
+                           err);
+}
+
 static int have_nitro_cli_write(struct build *b, int fd, const char *name, struct error *err)
 {
     const struct manifest *m = b->manifest;
@@ -168,6 +178,8 @@ static int have_nitro_cli_write(struct build *b, int fd, const char *name, struc
     char id[DIGEST_TEXT_MAX] = "";
     struct nitro_build in = {
         .builder = builder,
+        .found = lock_builder,
+        .found_arg = b,
         .pull = b->args.pull,
         .runtime = b->runtime,
         .launch = &b->launch,
@@ -389,7 +401,7 @@ static int take_option(int c, struct build_args *a, char **argv, struct error *e
     return 0;
 }
 
-static bool goes_to_registry(const struct build_args *a)
+static bool keeps_referrers(const struct build_args *a)
 {
     for (char **o = a->outputs; o && *o; o++)
         if (image_output_takes_referrers(*o))
@@ -433,8 +445,9 @@ static int parse_args(int argc, char **argv, struct build_args *a, struct error 
     }
     if (a->eif && a->eif_only)
         return cli_usage_error(&cmd_build, argv, err, "--eif and --eif-only exclude each other");
-    if (a->attest && !goes_to_registry(a))
-        return cli_usage_error(&cmd_build, argv, err, "--attest needs an --output docker://...");
+    if (a->attest && !keeps_referrers(a))
+        return cli_usage_error(&cmd_build, argv, err,
+                               "--attest needs an --output docker://... or oci:...");
     if (a->outputs && (a->eif || a->eif_only))
         return cli_usage_error(&cmd_build, argv, err,
                                "--output is for release images, and %s ends with the EIF",
@@ -508,7 +521,8 @@ const struct subcommand cmd_build = {
         "      --sbom FILE          write the app's packages (dpkg, apk, rpm), as SPDX JSON\n"
         "      --provenance FILE    write what went in and what came out, as an in-toto statement\n"
         "                           (SLSA)\n"
-        "      --attest             push both beside the image, to every docker:// of --output\n\n"
+        "      --attest             put both beside the image, in every docker:// and oci: of\n"
+        "                           --output\n\n"
         "SOURCE_DATE_EPOCH lowers later file times and is the build time in the metadata.\n"
         "CAPSULE_IMAGE_MAX bounds the unpacked size of the image in bytes.\n",
     .run = run,

@@ -1,8 +1,9 @@
-/* capsule-cli prune: removes what runs that are over have left behind. */
+/* capsule-cli prune: removes what runs and builds that are over have left behind. */
 #include "base/mem.h"
 #include "base/xdg.h"
 #include "cli/cli.h"
 #include "cli/engine_runs.h"
+#include "cli/nitro_build_mark.h"
 #include "launch/carrier_dir.h"
 #include "launch/sandbox_run.h"
 #include "oci/store.h"
@@ -48,6 +49,18 @@ static int prune_runs(struct error *err)
     return sandbox_sweep(err);
 }
 
+static int prune_builds(struct error *err)
+{
+    struct nitro_build_swept s;
+
+    if (nitro_build_marks_sweep(&s, err) < 0)
+        return -1;
+    if (s.builds)
+        printf("builds: %zu removed, with %zu containers and %zu images\n", s.builds, s.containers,
+               s.images);
+    return 0;
+}
+
 static int prune_images(struct error *err)
 {
     AUTO_STORE struct store *s = store_open(NULL, err);
@@ -72,7 +85,7 @@ static int run(int argc, char **argv, struct error *err)
     }
     if (optind < argc)
         return cli_usage_error(&cmd_prune, argv, err, "%s: unexpected", argv[optind]);
-    if (prune_runs(err) < 0)
+    if (prune_runs(err) < 0 || prune_builds(err) < 0)
         return -1;
     return images ? prune_images(err) : 0;
 }
@@ -80,11 +93,12 @@ static int run(int argc, char **argv, struct error *err)
 const struct subcommand cmd_prune = {
     .name = "prune",
     .synopsis = "[--images]",
-    .summary = "Remove what ended and killed runs have left behind",
+    .summary = "Remove what ended and killed runs and builds have left behind",
     .help = "      --images           also blobs of the local store that no image needs\n"
             "\n"
             "Removes the records and logs of runs that have ended, and the sockets, working\n"
-            "directories, control groups and containers of runs that were killed. What runs is\n"
-            "left alone.\n",
+            "directories, control groups and containers of runs that were killed; and the\n"
+            "containers, images and directories of builds with --eif-builder nitro-cli that were\n"
+            "killed. What runs is left alone.\n",
     .run = run,
 };

@@ -108,14 +108,10 @@ static int check_options(const struct run *r, struct error *err)
     return error_hint(err, "to run an image of an engine, say which: --engine docker");
 }
 
+/* The manifest in an engine's image is not known before there is a container of it. */
 static int bind_mounts(struct run *r, const struct manifest *m, struct error *err)
 {
-    if (!r->through.socket)
-        return run_mounts_bind(&r->mounts, m, err);
-    if (r->mounts.count == 0)
-        return 0;
-    error_set(err, ERR_UNSUPPORTED, "--mount: not available in this version for containers");
-    return error_hint(err, "build %s into the local store, and run it from there", r->image);
+    return r->through.socket ? 0 : run_mounts_bind(&r->mounts, m, err);
 }
 
 static int run(int argc, char **argv, struct error *err)
@@ -166,7 +162,7 @@ const struct subcommand cmd_run = {
         "      --mount NAME=DIR[:ro]\n"
         "                         keep the bytes of the manifest's mount NAME in DIR; :ro lets "
         "the\n"
-        "                         app only read (see docs/host-mounts.md)\n"
+        "                         app only read; in a container, too (see docs/host-mounts.md)\n"
         "      --engine ENGINE    run IMAGE in a container of docker, podman, or the engine at\n"
         "                         this socket; it is pulled when the engine does not have it\n"
         "      --pull             with an engine: pull it in any case\n"

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/nitro_build_image.h"
+#include "cli/nitro_build_mark.h"
 #include "codec/json.h"
 #include "container/frames.h"
 #include "container/life.h"
@@ -19,7 +20,6 @@
 
 #define STDOUT_MAX   ((size_t)1 << 20)
 #define LINE_MAX_LEN 4096
-#define UUID_LEN     36
 #define END_TRIES    100 /* of END_MS, for the container to end after its log has */
 #define END_MS       100
 
@@ -27,8 +27,11 @@
 struct work {
     const struct nitro_build *in;
     const char *builder; /* as the engine names it */
+    char *builder_id;
     struct container_engine engine;
-    char uuid[UUID_LEN + 1];
+    char uuid[NITRO_BUILD_UUID_LEN + 1];
+    struct nitro_build_mark mark;
+    bool left;                      /* something could not be removed */
     char *intermediate, *converted; /* image names, NAME:latest */
     char *dir;                      /* the build directory */
     char container[CONTAINER_ID_MAX + 1];
@@ -65,8 +68,9 @@ static int check_stopped(struct error *err)
 
 /* ---- removing ---- */
 
-static void remove_image(const struct container_engine *e, const char *name)
+static void remove_image(struct work *w, const char *name)
 {
+    const struct container_engine *e = &w->engine;
     AUTO_FREE char *path = xasprintf("/images/%s?force=1", name);
     AUTO_CONTAINER_ANSWER struct container_answer a = {0};
     struct error err = {0};
@@ -76,6 +80,7 @@ static void remove_image(const struct container_engine *e, const char *name)
         return;
     if (a.status)
         (void)container_refused(e, &a, "removing an image", &err);
+    w->left = true;
     log_warn("build", "an image of the build stays behind", kv_str("image", name),
              kv_str("reason", err.msg));
 }
@@ -84,15 +89,23 @@ static void clean_up(struct work *w)
 {
     struct error err = {0};
 
-    if (w->container[0] && container_remove(&w->engine, w->container, &err) < 0)
+    if (w->container[0] && container_remove(&w->engine, w->container, &err) < 0) {
+        w->left = true;
         log_warn("build", "a container of the build stays behind", kv_str("reason", err.msg));
+    }
     if (w->converted)
-        remove_image(&w->engine, w->converted);
+        remove_image(w, w->converted);
     if (w->intermediate)
-        remove_image(&w->engine, w->intermediate);
-    if (w->dir && tree_remove(w->dir, &err) < 0)
+        remove_image(w, w->intermediate);
+    if (w->dir && tree_remove(w->dir, &err) < 0) {
+        w->left = true;
         log_warn("build", "the build directory stays behind", kv_str("reason", err.msg));
+    }
+    if (w->left)
+        log_info("build", "capsule-cli prune removes it later", kv_str("build", w->uuid));
+    nitro_build_mark_close(&w->mark, w->left);
     container_engine_close(&w->engine);
+    free(w->builder_id);
     free(w->converted);
     free(w->intermediate);
     free(w->dir);
@@ -100,16 +113,16 @@ static void clean_up(struct work *w)
 
 /* ---- preparing ---- */
 
-static int draw_uuid(char out[UUID_LEN + 1], struct error *err)
+static int draw_uuid(char out[NITRO_BUILD_UUID_LEN + 1], struct error *err)
 {
     AUTO_BUF struct buf text = BUF(64);
 
     if (file_read("/proc/sys/kernel/random/uuid", &text, err) < 0)
         return -1;
-    if (text.len < UUID_LEN)
+    if (text.len < NITRO_BUILD_UUID_LEN)
         return error_set(err, ERR_INTERNAL, "the kernel's UUID is short");
-    memcpy(out, text.ptr, UUID_LEN);
-    out[UUID_LEN] = '\0';
+    memcpy(out, text.ptr, NITRO_BUILD_UUID_LEN);
+    out[NITRO_BUILD_UUID_LEN] = '\0';
     return 0;
 }
 
@@ -155,6 +168,48 @@ static int need_builder(const struct work *w, struct error *err)
     return 0;
 }
 
+/* The first that a registry knows: podman has some of its own for what was made on this machine. */
+static const char *repo_digest(const json_t *image)
+{
+    const json_t *list = json_object_get(image, "RepoDigests");
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+
+        if (text && strncmp(text, "localhost/", 10) != 0)
+            return text;
+    }
+    return NULL;
+}
+
+/* From here on the builder is what it is now, whatever its name leads to later. */
+static int pin_builder(struct work *w, struct error *err)
+{
+    AUTO_FREE char *name = container_escape(w->builder);
+    AUTO_FREE char *path = xasprintf("/images/%s/json", name);
+    AUTO_CONTAINER_ANSWER struct container_answer a = {0};
+    AUTO_JSON json_t *doc = NULL;
+    const char *id, *text;
+    struct digest digest;
+
+    if (container_call(&w->engine, "GET", path, NULL, &a, err) < 0)
+        return -1;
+    if (a.status != 200)
+        return container_refused(&w->engine, &a, "looking at the builder", err);
+    if (json_read_object(buf_slice(&a.body), &doc, NULL, err) < 0)
+        return error_wrap(err, "looking at the builder: the engine's answer");
+    id = json_string_value(json_object_get(doc, "Id"));
+    text = repo_digest(doc);
+    if (!id)
+        return error_set(err, ERR_INVALID, "the engine does not tell the builder's ID");
+    /* podman leaves the algorithm out. */
+    w->builder_id = strchr(id, ':') ? xstrdup(id) : xasprintf("sha256:%s", id);
+    if (digest_parse(slice_str(w->builder_id), &digest, err) < 0)
+        return -1;
+    log_info("build", "builder", kv_str("image", w->builder), kv_str("id", w->builder_id));
+    return w->in->found ? w->in->found(w->in->found_arg, &digest, text, err) : 0;
+}
+
 static int need_app(const struct work *w, struct error *err)
 {
     /* What is no image of any engine has no ID. */
@@ -173,11 +228,14 @@ static int need_app(const struct work *w, struct error *err)
 static int make_dir(struct work *w, struct error *err)
 {
     const char *temp = getenv("TMPDIR");
-    AUTO_FREE char *dir = xasprintf("%s/capsule-build-XXXXXX", temp && temp[0] ? temp : "/var/tmp");
+    AUTO_FREE char *dir =
+        xasprintf("%s/" NITRO_BUILD_DIR "%s", temp && temp[0] ? temp : "/var/tmp", w->uuid);
     AUTO_FREE char *text = xasprintf("FROM %s\n", w->intermediate);
     AUTO_FREE char *context = NULL, *recipe = NULL;
 
-    if (!mkdtemp(dir))
+    if (nitro_build_mark_make(w->uuid, w->engine.socket, dir, &w->mark, err) < 0)
+        return -1;
+    if (mkdir(dir, 0700) < 0)
         return error_sys(err, errno, "making a build directory %s", dir);
     w->dir = xstrdup(dir);
     context = xasprintf("%s/docker-context", dir);
@@ -189,16 +247,16 @@ static int make_dir(struct work *w, struct error *err)
 
 static int prepare(struct work *w, struct error *err)
 {
-    char second[UUID_LEN + 1];
+    char second[NITRO_BUILD_UUID_LEN + 1];
 
     if (name_builder(w, err) < 0 || container_engine_open(NULL, &w->engine, err) < 0 ||
         draw_uuid(w->uuid, err) < 0 || draw_uuid(second, err) < 0 || need_app(w, err) < 0 ||
-        need_builder(w, err) < 0)
+        need_builder(w, err) < 0 || pin_builder(w, err) < 0)
         return -1;
     w->intermediate = xasprintf("capsule-intermediate-%s:latest", w->uuid);
-    w->converted = xasprintf("capsule-eif-build-%s:latest", second);
     if (make_dir(w, err) < 0)
         return -1;
+    w->converted = xasprintf("capsule-eif-build-%s:latest", second);
     log_info("build", "amending the app image", kv_str("engine", w->engine.socket));
     return nitro_build_image(w->in, &w->engine, w->intermediate, w->uuid, stopped, err);
 }
@@ -226,7 +284,7 @@ static int format_container(const struct work *w, struct buf *out, struct error 
 
     json_put_object(&j);
     json_put_key(&j, "Image");
-    json_put_cstr(&j, w->builder);
+    json_put_cstr(&j, w->builder_id);
     json_put_key(&j, "Entrypoint");
     json_put_array(&j);
     json_put_cstr(&j, "nitro-cli");
@@ -412,7 +470,7 @@ int nitro_build_eif(const struct nitro_build *in, int fd, const char *name,
 {
     const struct sigaction ours = {.sa_handler = on_signal};
     struct sigaction old_int, old_term;
-    struct work w = {.in = in};
+    struct work w = {.in = in, .mark = NITRO_BUILD_MARK_NONE};
     struct said s = {.json = BUF(STDOUT_MAX), .line = BUF(LINE_MAX_LEN - 1)};
     int rc = -1;
 

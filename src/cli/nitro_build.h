@@ -7,12 +7,22 @@
 
 #include "codec/launch.h"
 #include "eif/eif.h"
+#include "oci/blob.h"
 
 struct eif_signer;
+
+#define NITRO_BUILD_LABEL "capsule.build"  /* on all that is made in an engine; the build's UUID */
+#define NITRO_BUILD_DIR   "capsule-build-" /* and the UUID: the build directory's name */
 
 /* Everything is borrowed for the call. */
 struct nitro_build {
     const char *builder; /* image with nitro-cli and its blobs */
+    /*
+     * Told which image that is before it runs: its ID, and HOST/NAME@DIGEST where a registry is
+     * known to have it, else NULL. -1 with err ends the build.
+     */
+    int (*found)(void *arg, const struct digest *id, const char *repo_digest, struct error *err);
+    void *found_arg;
     bool pull;           /* the builder, even when the engine has it */
     const char *app;     /* ID of the app image: 64 hex digits, or "" where it has none */
     const char *runtime; /* path of capsule-runtime */

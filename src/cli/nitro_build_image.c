@@ -15,7 +15,7 @@
 
 #define CONTEXT_MAX   ((size_t)128 << 20) /* bytes of the tar: the runtime has some MiB */
 #define STALL_SECONDS 600L /* a COPY into a large image takes its time, without a word */
-#define ENTRYPOINT                                                                                 \
+#define COMMAND                                                                                    \
     "[\"/sbin/capsule-runtime\",\"--config-dir\",\"/etc/capsule\",\"--launch\","                   \
     "\"/etc/capsule/launch.json\"]"
 
@@ -54,7 +54,18 @@ static bool is_plain(const char *path)
            strlen(path);
 }
 
-static int make_context(const struct nitro_build *in, struct buf *out, struct error *err)
+/*
+ * nitro-cli takes CMD when there is one, and ENTRYPOINT only otherwise (spec section 3.2). Docker
+ * shows no CMD after ENTRYPOINT; podman's API shows an empty one always, which nitro-cli takes for
+ * the command, so there the command stands in CMD.
+ */
+static const char *start_lines(bool podman)
+{
+    return podman ? "ENTRYPOINT []\nCMD " COMMAND "\n" : "ENTRYPOINT " COMMAND "\n";
+}
+
+static int make_context(const struct nitro_build *in, const char *uuid, bool podman,
+                        struct buf *out, struct error *err)
 {
     AUTO_BUF struct buf runtime = BUF(CONTEXT_MAX / 2), launch = BUF(LAUNCH_JSON_MAX);
     AUTO_BUF struct buf recipe = BUF(8192);
@@ -63,14 +74,17 @@ static int make_context(const struct nitro_build *in, struct buf *out, struct er
 
     if (file_read(in->runtime, &runtime, err) < 0 || launch_to_json(in->launch, &launch, err) < 0)
         return -1;
-    /* WORKDIR makes a directory that the image names and lacks, as engines do when they start it.
+    /*
+     * The label comes first, so that a build that is killed leaves nothing without it. WORKDIR
+     * makes a directory that the image names and lacks, as engines do when they start it.
      */
     if (buf_printf(&recipe,
-                   "FROM %s\nCOPY capsule-runtime /sbin/capsule-runtime\n"
-                   "COPY capsule.yaml launch.json /etc/capsule/\n%s%s%sENTRYPOINT " ENTRYPOINT "\n",
-                   in->app, is_plain(in->launch->cwd) ? "WORKDIR " : "",
+                   "FROM %s\nLABEL " NITRO_BUILD_LABEL
+                   "=%s\nCOPY capsule-runtime /sbin/capsule-runtime\n"
+                   "COPY capsule.yaml launch.json /etc/capsule/\n%s%s%s%s",
+                   in->app, uuid, is_plain(in->launch->cwd) ? "WORKDIR " : "",
                    is_plain(in->launch->cwd) ? in->launch->cwd : "",
-                   is_plain(in->launch->cwd) ? "\n" : "") < 0)
+                   is_plain(in->launch->cwd) ? "\n" : "", start_lines(podman)) < 0)
         return error_set(err, ERR_LIMIT, "the working directory's name is too long");
     a = archive_write_new();
     archive_write_set_format_ustar(a);
@@ -143,14 +157,29 @@ static int run_build(const struct container_engine *e, const char *tag, const ch
 
 /* ---- what came out ---- */
 
-/* nitro-cli takes Cmd when there is one, and would start the app past the runtime. */
+static bool is_empty(const json_t *list)
+{
+    return !list || json_is_null(list) || (json_is_array(list) && json_array_size(list) == 0);
+}
+
+/* Is it the runtime's command that nitro-cli finds, and nothing else? */
+static bool starts_runtime(const json_t *config)
+{
+    json_t *entrypoint = json_object_get(config, "Entrypoint");
+    json_t *cmd = json_object_get(config, "Cmd");
+    json_t *want = json_loads(COMMAND, 0, NULL);
+    bool good = !cmd || json_is_null(cmd) ? json_equal(entrypoint, want)
+                                          : json_equal(cmd, want) && is_empty(entrypoint);
+
+    json_decref(want);
+    return good;
+}
+
 static int check_image(const struct container_engine *e, const char *tag, struct error *err)
 {
     AUTO_FREE char *path = xasprintf("/images/%s/json", tag);
     AUTO_CONTAINER_ANSWER struct container_answer a = {0};
     AUTO_JSON json_t *doc = NULL;
-    json_t *config, *cmd, *want;
-    bool good;
 
     if (container_call(e, "GET", path, NULL, &a, err) < 0)
         return -1;
@@ -158,18 +187,11 @@ static int check_image(const struct container_engine *e, const char *tag, struct
         return container_refused(e, &a, "looking at the amended image", err);
     if (json_read_object(buf_slice(&a.body), &doc, NULL, err) < 0)
         return error_wrap(err, "looking at the amended image");
-    config = json_object_get(doc, "Config");
-    cmd = json_object_get(config, "Cmd");
-    want = json_loads(ENTRYPOINT, 0, NULL);
-    good = json_equal(json_object_get(config, "Entrypoint"), want) && (!cmd || json_is_null(cmd));
-    json_decref(want);
-    if (good)
+    if (starts_runtime(json_object_get(doc, "Config")))
         return 0;
-    error_set(err, ERR_UNSUPPORTED,
-              "the engine at %s made an image that does not start capsule-runtime alone",
-              e->socket);
-    return error_hint(err, "podman shows an empty CMD, which nitro-cli takes for the command: use "
-                           "Docker");
+    return error_set(err, ERR_UNSUPPORTED,
+                     "the engine at %s made an image that does not start capsule-runtime alone",
+                     e->socket);
 }
 
 int nitro_build_image(const struct nitro_build *in, const struct container_engine *e,
@@ -177,7 +199,8 @@ int nitro_build_image(const struct nitro_build *in, const struct container_engin
 {
     AUTO_BUF struct buf context = BUF(CONTEXT_MAX);
 
-    if (make_context(in, &context, err) < 0 || run_build(e, tag, uuid, &context, stopped, err) < 0)
+    if (make_context(in, uuid, e->podman, &context, err) < 0 ||
+        run_build(e, tag, uuid, &context, stopped, err) < 0)
         return -1;
     return check_image(e, tag, err);
 }

@@ -5,8 +5,6 @@
 #include "cli/nitro_build.h"
 #include "container/engine.h"
 
-#define NITRO_BUILD_LABEL "capsule.build"
-
 /*
  * Has the engine build `tag`, NAME:TAG, from the app image with the runtime, the manifest and the
  * launch description, labelled with `uuid` (spec section 3.2; the launch file of 8.2), and makes

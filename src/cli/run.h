@@ -77,10 +77,11 @@ int run_container(struct run *r, const struct manifest *m, int signals, void (*u
                   void *arg, struct error *err);
 
 /*
- * Takes the grace from the manifest in the container, and warns where ports do not fit its ingress.
- * One that cannot be read is warned of.
+ * Takes the grace from the manifest in the container, warns where ports do not fit its ingress, and
+ * binds the mounts to it, also when -f named another: it is the one that capsule-shell goes by. One
+ * that cannot be read is warned of; with --mount it is an error.
  */
-void run_heed_packed(struct run *r, const char *id);
+int run_heed_packed(struct run *r, const char *id, struct error *err);
 
 /*
  * Goes on in the background. Returns 1 in the new process, whose output goes to the run's log and

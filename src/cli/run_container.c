@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define BODY_MAX  ((size_t)512 << 10)
+#define BODY_MAX  ((size_t)1 << 20)
 #define ARGS_MAX  (16 + 2 * PUBLISH_MAX)
 #define PORTS_MAX (PUBLISH_MAX + 256)
 
@@ -97,7 +97,15 @@ struct parts {
     char texts[PUBLISH_MAX][PUBLISH_TEXT_SIZE];
     struct container_port ports[PORTS_MAX];
     size_t port_count;
+    struct container_bind binds[MANIFEST_MOUNTS_MAX];
+    char **targets; /* strv, of the binds */
 };
+
+static void parts_free(struct parts **p)
+{
+    strv_free((*p)->targets);
+    free(*p);
+}
 
 static void add(struct parts *p, const char *word)
 {
@@ -160,16 +168,18 @@ static int fill_ports(const struct run *r, const struct manifest *m, struct part
     return 0;
 }
 
+/* With those mounts that are prepared. */
 static int create(struct run *r, const struct manifest *m, char id[CONTAINER_ID_MAX + 1],
                   struct error *err)
 {
-    AUTO_FREE struct parts *p = xcalloc(1, sizeof(*p));
+    CLEANUP(parts_free) struct parts *p = xcalloc(1, sizeof(*p));
     AUTO_BUF struct buf body = BUF(BODY_MAX);
     struct container_spec spec = {.image = r->image,
                                   .command = p->args,
                                   .run = r->record.id,
                                   .name = r->record.name,
                                   .ports = p->ports,
+                                  .binds = p->binds,
                                   .device = access(CONTAINER_DEVICE, F_OK) == 0,
                                   .privileged = r->privileged,
                                   .host_network = r->host_network};
@@ -178,9 +188,7 @@ static int create(struct run *r, const struct manifest *m, char id[CONTAINER_ID_
     if (fill_ports(r, m, p, err) < 0)
         return -1;
     spec.port_count = p->port_count;
-    if (!spec.device)
-        log_warn("run", "this machine has no " CONTAINER_DEVICE
-                        ", and without it no Nitro enclave starts; capsule-cli doctor tells more");
+    spec.bind_count = run_mounts_binds(&r->mounts, p->binds, &p->targets);
     if (container_spec_format(&spec, &r->through, &body, err) < 0)
         return -1;
     return container_create(&r->through, &body, id, err);
@@ -196,9 +204,32 @@ static void note(struct run *r, const char *id)
     r->record.engine = xstrdup(r->through.socket);
     r->record.container = xstrdup(id);
     r->record.launcher = xstrdup(r->through.podman ? "podman" : "docker");
+    strv_free(r->record.ports);
+    r->record.ports = NULL;
     for (size_t i = 0; i < r->ports.count; i++)
         strv_add(&r->record.ports, publish_format(&r->ports.items[i], text));
     run_save(r);
+}
+
+/*
+ * What the image mounts is only known from a container of it, and what a container mounts from its
+ * beginning: with --mount the first one is never started, and a second takes its place. `id` is
+ * empty while there is none.
+ */
+static int give_mounts(struct run *r, const struct manifest *m, char id[CONTAINER_ID_MAX + 1],
+                       struct error *err)
+{
+    if (r->mounts.count == 0)
+        return 0;
+    if (run_mounts_prepare(&r->mounts, err) < 0 ||
+        run_mounts_check_seen(&r->mounts, &r->through, err) < 0 ||
+        container_remove(&r->through, id, err) < 0)
+        return -1;
+    id[0] = '\0';
+    if (create(r, m, id, err) < 0)
+        return -1;
+    note(r, id);
+    return 0;
 }
 
 /* ---- its life ---- */
@@ -226,29 +257,50 @@ static int live(struct run *r, const char *id, int signals, void (*up)(void *arg
     return end->signal ? 128 + end->signal : end->status;
 }
 
+/* Success becomes the failure; any other end stays what it is, and this is only told. */
+static int end_badly(int status, const struct error *why, struct error *err)
+{
+    if (status == 0) {
+        *err = *why;
+        return -1;
+    }
+    error_print("capsule-cli", why);
+    return status;
+}
+
+/* Mounts come after the container: nobody is in them then. */
+static int tidy_up(struct run *r, const char *id, int status, struct error *err)
+{
+    struct error why = {0};
+
+    if (id[0] && container_remove(&r->through, id, &why) < 0) {
+        error_hint(&why, "remove it when the engine is back: capsule-cli prune");
+        status = end_badly(status, &why, err);
+    }
+    why = (struct error){0};
+    if (run_mounts_release(&r->mounts, &why) < 0)
+        status = end_badly(status, &why, err);
+    return status;
+}
+
 int run_container(struct run *r, const struct manifest *m, int signals, void (*up)(void *arg),
                   void *arg, struct error *err)
 {
-    char id[CONTAINER_ID_MAX + 1];
+    char id[CONTAINER_ID_MAX + 1] = "";
     struct container_end end = {0};
-    struct error why = {0};
     int status = have_image(r, signals, err);
 
     if (status != 0)
         return status < 0 ? -1 : 128 + status;
+    if (access(CONTAINER_DEVICE, F_OK) < 0)
+        log_warn("run", "this machine has no " CONTAINER_DEVICE
+                        ", and without it no Nitro enclave starts; capsule-cli doctor tells more");
     if (create(r, m, id, err) < 0)
         return -1;
     note(r, id);
-    run_heed_packed(r, id);
+    if (run_heed_packed(r, id, err) < 0 || give_mounts(r, m, id, err) < 0)
+        return tidy_up(r, id, -1, err);
     log_debug("run", "container", kv_str("id", id), kv_str("engine", r->through.socket));
     status = live(r, id, signals, up, arg, &end, err);
-    if (container_remove(&r->through, id, &why) == 0)
-        return status;
-    error_hint(&why, "remove it when the engine is back: capsule-cli prune");
-    if (status == 0) {
-        *err = why;
-        return -1;
-    }
-    error_print("capsule-cli", &why);
-    return status;
+    return tidy_up(r, id, status, err);
 }

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/strv.h"
+#include "host/mounts.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -206,6 +207,42 @@ void run_mounts_args(const struct run_mounts *m, char ***args)
         strv_add(args, "--mount");
         strv_add(args, value);
     }
+}
+
+size_t run_mounts_binds(const struct run_mounts *m,
+                        struct container_bind binds[MANIFEST_MOUNTS_MAX], char ***targets)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < m->count; i++) {
+        AUTO_FREE char *target = xasprintf(MOUNTS_DEFAULT_DIR "/%s", m->items[i].name);
+
+        if (!m->items[i].state)
+            continue;
+        strv_add(targets, target);
+        binds[n] = (struct container_bind){.source = state_dir_served(m->items[i].state),
+                                           .target = (*targets)[n],
+                                           .read_only = m->items[i].read_only};
+        n++;
+    }
+    return n;
+}
+
+int run_mounts_check_seen(const struct run_mounts *m, const struct container_engine *e,
+                          struct error *err)
+{
+    pid_t pid = container_engine_pid(e);
+
+    for (size_t i = 0; i < m->count; i++) {
+        if (state_dir_seen_by(m->items[i].state, pid))
+            continue;
+        error_set(err, ERR_UNSUPPORTED,
+                  "the engine at %s does not see the host mount %s, which is mounted here",
+                  e->socket, m->items[i].name);
+        return error_hint(err, "run capsule-cli where the engine runs: in no container, and in no "
+                               "service that has mounts of its own (PrivateTmp=, ProtectSystem=)");
+    }
+    return 0;
 }
 
 size_t run_mounts_locks(const struct run_mounts *m, int fds[MANIFEST_MOUNTS_MAX])

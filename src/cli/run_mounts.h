@@ -6,6 +6,7 @@
 #ifndef CAPSULE_CLI_RUN_MOUNTS_H
 #define CAPSULE_CLI_RUN_MOUNTS_H
 
+#include "container/spec.h"
 #include "host/state_dir.h"
 #include "manifest/manifest.h"
 
@@ -42,6 +43,19 @@ int run_mounts_bind(struct run_mounts *m, const struct manifest *manifest, struc
 int run_mounts_prepare(struct run_mounts *m, struct error *err);
 /* Adds "--mount", "NAME=PATH[:ro]" for each prepared one to a list as in base/strv.h. */
 void run_mounts_args(const struct run_mounts *m, char ***args);
+/*
+ * Adds a bind for each prepared one, to where capsule-shell finds it in a container. The texts are
+ * borrowed until the mounts are released; `targets` is an empty list as in base/strv.h, which the
+ * caller owns. Returns how many.
+ */
+size_t run_mounts_binds(const struct run_mounts *m,
+                        struct container_bind binds[MANIFEST_MOUNTS_MAX], char ***targets);
+/*
+ * Whether the prepared ones are mounted for a container engine as well: for one in another mount
+ * namespace their directories are empty, and what an app writes there would miss the image.
+ */
+int run_mounts_check_seen(const struct run_mounts *m, const struct container_engine *e,
+                          struct error *err);
 /* The descriptors of their locks, for the process that serves them to inherit. Returns how many. */
 size_t run_mounts_locks(const struct run_mounts *m, int fds[MANIFEST_MOUNTS_MAX]);
 /* Releases in reverse order; the first error is in *err, the rest is done all the same. */

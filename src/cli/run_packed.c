@@ -51,7 +51,7 @@ static void compare_ports(const struct run *r, const struct manifest *m)
                      kv_uint("enclave_port", m->ingress.items[i].listen_port));
 }
 
-void run_heed_packed(struct run *r, const char *id)
+int run_heed_packed(struct run *r, const char *id, struct error *err)
 {
     AUTO_MANIFEST struct manifest *m = NULL;
     AUTO_MANIFEST_PROBLEMS struct manifest_problems problems = {0};
@@ -60,12 +60,18 @@ void run_heed_packed(struct run *r, const char *id)
 
     if (read_packed(r, id, &text, &why) < 0 ||
         manifest_load(buf_slice(&text), PACKED_NAME, "/", 0, &m, &problems, &why) < 0) {
+        if (r->mounts.count > 0) {
+            *err = why;
+            return error_wrap(err, "--mount: the manifest in the image tells which mounts there "
+                                   "are, and it is not known");
+        }
         log_warn("run",
                  "the manifest in the image is not known, its grace is taken to be the usual",
                  kv_uint("grace_secs", r->record.grace_secs), kv_str("reason", why.msg));
-        return;
+        return 0;
     }
     r->record.grace_secs = m->runtime.stop_grace_secs;
     if (!r->host_network)
         compare_ports(r, m);
+    return run_mounts_bind(&r->mounts, m, err);
 }

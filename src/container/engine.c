@@ -1,5 +1,6 @@
 #include "container/engine.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "codec/json.h"
 
@@ -7,7 +8,9 @@
 #include <curl/curl.h>
 #include <stdio.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #define API_MINOR_MIN 41
 #define CONTROL_MS    10000L
@@ -17,6 +20,22 @@ void container_engine_close(struct container_engine *e)
 {
     free(e->socket);
     *e = (struct container_engine){0};
+}
+
+pid_t container_engine_pid(const struct container_engine *e)
+{
+    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+
+    if (fd < 0 || strlen(e->socket) >= sizeof(addr.sun_path))
+        return 0;
+    memcpy(addr.sun_path, e->socket, strlen(e->socket));
+    if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+        return 0;
+    return peer.pid;
 }
 
 /* ---- calls ---- */

@@ -9,6 +9,7 @@
 #include "base/slice.h"
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #define CONTAINER_ANSWER_MAX ((size_t)1 << 20) /* bytes of a control call's answer */
 #define CONTAINER_ID_MAX     64
@@ -41,6 +42,12 @@ size_t container_engine_places(const char *which, struct container_engine out[CO
  * where there is no socket and none was chosen.
  */
 int container_engine_reach(struct container_engine *e, bool chosen, struct error *err);
+
+/*
+ * The process that opened the engine's socket: the engine, or the service manager that starts it.
+ * 0 when it does not answer or cannot be seen from here, as from another PID namespace.
+ */
+pid_t container_engine_pid(const struct container_engine *e);
 
 struct container_answer {
     long status;

@@ -86,6 +86,11 @@ static void put_mounts(struct json_writer *w, const struct container_spec *s)
         put(w, "Source", s->binds[i].source);
         put(w, "Target", s->binds[i].target);
         put_flag(w, "ReadOnly", s->binds[i].read_only);
+        json_put_key(w, "BindOptions");
+        json_put_object(w);
+        put(w, "Propagation",
+            "rprivate"); /* what becomes of the host's mount is not its business */
+        json_put_object_end(w);
         json_put_object_end(w);
     }
     json_put_array_end(w);

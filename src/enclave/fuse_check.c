@@ -8,6 +8,7 @@
 #include <linux/fuse.h>
 
 #define SLOTS_FIRST   64
+#define USER_PREFIX   "user."
 #define INTERRUPT_BIT 1u /* of unique: FUSE_INT_REQ_BIT of the kernel */
 
 _Static_assert(sizeof(struct fuse_out_header) == FUSE_HEADER_LEN, "fuse_out_header");
@@ -111,6 +112,22 @@ int fuse_check_request(struct fuse_check *c, struct slice request, int64_t now_m
     return 0;
 }
 
+int fuse_check_known_error(struct slice request)
+{
+    const size_t name_at = sizeof(struct fuse_in_header) + sizeof(struct fuse_getxattr_in);
+    struct fuse_in_header h;
+
+    if (request.len < sizeof(h))
+        return 0;
+    memcpy(&h, request.ptr, sizeof(h));
+    if (h.opcode == FUSE_IOCTL)
+        return ENOSYS;
+    if (h.opcode == FUSE_GETXATTR && request.len > name_at + strlen(USER_PREFIX) &&
+        memcmp(request.ptr + name_at, USER_PREFIX, strlen(USER_PREFIX)) != 0)
+        return EOPNOTSUPP;
+    return 0;
+}
+
 /* ---- replies ---- */
 
 /* libfuse answers an INTERRUPT when it has come before the request that it is about. */
@@ -187,6 +204,15 @@ bool fuse_check_next(const struct fuse_check *c, size_t *at, uint64_t *unique)
             return true;
     }
     return false;
+}
+
+bool fuse_check_unseen(const struct fuse_check *c, struct slice header)
+{
+    struct fuse_out_header h;
+
+    memcpy(&h, header.ptr, sizeof(h));
+    return h.error == 0 && slot_of(c, h.unique)->unique == h.unique &&
+           slot_of(c, h.unique)->opcode == FUSE_READ;
 }
 
 bool fuse_check_overdue(const struct fuse_check *c, int64_t now_ms, struct error *err)

@@ -42,19 +42,28 @@ bool fuse_check_full(const struct fuse_check *c);
 
 /*
  * Takes note of one request of the kernel; `now_ms` is of clock_mono_ms(). ERR_INTERNAL for one
- * that makes no sense, which a kernel does not send.
+ * that makes no sense, which a kernel does not send. Of a WRITE the data is not looked at, and need
+ * not be where the slice says.
  */
 int fuse_check_request(struct fuse_check *c, struct slice request, int64_t now_ms,
                        struct error *err);
+/*
+ * The errno with which any host of ours answers this request, whatever the file, so that it need
+ * not be asked; 0 when it must be. Programs and kernel ask these of most files: whether one is a
+ * terminal (ioctl), and what lets it run with more rights (attributes outside of user.).
+ */
+int fuse_check_known_error(struct slice request);
 /*
  * Looks at the first FUSE_HEADER_LEN bytes of a reply and stores its whole length, header and all,
  * which is at most MOUNT_MESSAGE_MAX. ERR_INVALID when no request of this lane can have it.
  */
 int fuse_check_header(const struct fuse_check *c, struct slice header, size_t *len,
                       struct error *err);
+/* Whether the reply with this header, which was right, has a body that nobody looks at. */
+bool fuse_check_unseen(const struct fuse_check *c, struct slice header);
 /*
- * Looks at a whole reply, whose header was right. 0: the kernel may have it, and its request is
- * answered. ERR_INVALID otherwise.
+ * Looks at a whole reply, whose header was right; a body that nobody looks at need not be there. 0:
+ * the kernel may have it, and its request is answered. ERR_INVALID otherwise.
  */
 int fuse_check_reply(struct fuse_check *c, struct slice reply, struct error *err);
 /*

@@ -12,12 +12,12 @@
 /* What is longer than this leaves pages behind that are worth giving back. */
 #define LONG_LEN (64u * 1024)
 
-/* Whoever asked may have given up meanwhile (ENOENT), or the kernel the mount. */
-static void answer(int fuse_fd, uint64_t unique)
+void mount_dead_answer(int fuse_fd, uint64_t unique)
 {
     struct fuse_out_header h = {.len = sizeof(h), .error = -EIO, .unique = unique};
     ssize_t n;
 
+    /* Whoever asked may have given up meanwhile (ENOENT), or the kernel the mount. */
     do
         n = write(fuse_fd, &h, sizeof(h));
     while (n < 0 && errno == EINTR);
@@ -31,7 +31,7 @@ void mount_dead_refuse(int fuse_fd, struct slice request)
         return;
     memcpy(&h, request.ptr, sizeof(h));
     if (fuse_reply_expected(h.opcode))
-        answer(fuse_fd, h.unique);
+        mount_dead_answer(fuse_fd, h.unique);
 }
 
 void mount_dead_refuse_asked(int fuse_fd, const struct fuse_check *asked)
@@ -40,7 +40,7 @@ void mount_dead_refuse_asked(int fuse_fd, const struct fuse_check *asked)
     uint64_t unique;
 
     while (fuse_check_next(asked, &at, &unique))
-        answer(fuse_fd, unique);
+        mount_dead_answer(fuse_fd, unique);
 }
 
 /* Returns 1 when there may be more, 0 when there is none, -1 when there will be none. */

@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Answers a request by its number, if it still waits. */
+void mount_dead_answer(int fuse_fd, uint64_t unique);
 /* Answers one whole request (linux/fuse.h) that was read from `fuse_fd`, if it is to have a reply.
  */
 void mount_dead_refuse(int fuse_fd, struct slice request);

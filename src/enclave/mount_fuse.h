@@ -22,9 +22,10 @@ int mount_fuse_attach(int fd, const char *name, const char *path, bool read_only
 int mount_fuse_clone(int fd, struct error *err);
 /*
  * Lets the kernel read ahead as much as one message carries, instead of the 128 KiB that FUSE gives
- * a mount. After FUSE_INIT; best effort, because only speed depends on it.
+ * a mount, and keep more to be written. After FUSE_INIT; best effort, because only speed depends on
+ * it.
  */
-void mount_fuse_read_ahead(const char *path);
+void mount_fuse_tune(const char *path);
 /*
  * Unmounts. Waits for the server of the file system; where it is in use it is taken away all the
  * same, and ends with its last user.

@@ -6,9 +6,11 @@
 #include "base/mem.h"
 #include "enclave/fuse_check.h"
 #include "enclave/mount_dead.h"
+#include "enclave/mount_splice.h"
 #include "vsock/mountproto.h"
 
 #include <errno.h>
+#include <linux/fuse.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -39,6 +41,10 @@ struct mount_lane {
     uint8_t *in; /* replies */
     size_t in_len;
     size_t in_want; /* whole length of the first one; 0: not known */
+    struct mount_pipe out_pipe, in_pipe;
+    bool writes;  /* the last request was a long WRITE: the next one goes through the pipe */
+    bool reads;   /* the last reply was to a long READ: of the next one the header is read first */
+    bool copying; /* the pipe does not suit the first reply of the input */
 };
 
 /* ---- the mount ---- */
@@ -152,12 +158,24 @@ static int watch_room(struct mount_lane *l, bool on, struct error *err)
     return 0;
 }
 
+static ssize_t send_some(struct mount_lane *l)
+{
+    ssize_t n;
+
+    if (l->out_sent == l->out_len)
+        return mount_pipe_send(&l->out_pipe, l->socket);
+    n = send(l->socket, l->out + l->out_sent, l->out_len - l->out_sent,
+             MSG_NOSIGNAL | MSG_DONTWAIT | (l->out_pipe.held ? MSG_MORE : 0));
+    if (n > 0)
+        l->out_sent += (size_t)n;
+    return n;
+}
+
 /* Sends what is left of the request; the next one is taken only after it. */
 static int send_request(struct mount_lane *l, struct error *err)
 {
-    while (l->out_sent < l->out_len) {
-        ssize_t n = send(l->socket, l->out + l->out_sent, l->out_len - l->out_sent,
-                         MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (l->out_sent < l->out_len || l->out_pipe.held > 0) {
+        ssize_t n = send_some(l);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -165,34 +183,64 @@ static int send_request(struct mount_lane *l, struct error *err)
             break;
         if (n < 0)
             return error_sys(err, errno, "sending to the host");
-        l->out_sent += (size_t)n;
     }
-    if (l->out_sent == l->out_len)
+    if (l->out_sent == l->out_len && l->out_pipe.held == 0)
         l->out_len = l->out_sent = 0;
     return watch_room(l, l->out_len > 0, err);
+}
+
+static int refuse_request(const struct mount_lane *l, int error, struct error *err)
+{
+    struct fuse_out_header h = {.len = sizeof(h), .error = -error};
+
+    memcpy(&h.unique, l->out + offsetof(struct fuse_in_header, unique), sizeof(h.unique));
+    if (write(l->fuse_fd, &h, sizeof(h)) < 0 && errno != ENOENT)
+        return error_sys(err, errno, "giving a reply to the kernel");
+    return 0;
 }
 
 /* Returns 0 when there was none, or another lane had it; 1 when there may be more; -1. */
 static int take_request(struct mount_lane *l, int64_t now_ms, struct error *err)
 {
-    ssize_t n = read(l->fuse_fd, l->out, BUFFER_LEN);
+    size_t len = 0;
+    ssize_t n;
+    int known;
 
+    if (l->writes && l->out_pipe.read_fd >= 0)
+        n = mount_pipe_take(&l->out_pipe, l->fuse_fd, l->out, &len);
+    else
+        len = (size_t)(n = read(l->fuse_fd, l->out, BUFFER_LEN));
     if (n < 0 && errno == EAGAIN)
         return 0;
     if (n < 0 && (errno == EINTR || errno == ENOENT))
         return 1; /* whoever asked was interrupted meanwhile */
     if (n < 0)
         return error_sys(err, errno, "reading a request of the kernel");
-    if (fuse_check_request(&l->check, slice_of(l->out, (size_t)n), now_ms, err) < 0) {
+    known = fuse_check_known_error(slice_of(l->out, (size_t)n));
+    if (known)
+        return refuse_request(l, known, err) < 0 ? -1 : 1;
+    if (fuse_check_request(&l->check, slice_of(l->out, len), now_ms, err) < 0) {
         mount_dead_refuse(l->fuse_fd, slice_of(l->out, (size_t)n));
         return -1;
     }
+    l->writes = len >= MOUNT_SPLICE_MIN;
     l->swollen |= n > (ssize_t)CHUNK;
     l->out_len = (size_t)n;
     return send_request(l, err) < 0 ? -1 : 1;
 }
 
 /* ---- replies ---- */
+
+/* Nothing here waits for that reply any more, but somebody in the kernel may. */
+static int not_taken(const struct mount_lane *l, const uint8_t *reply, struct error *err)
+{
+    struct fuse_out_header h;
+
+    error_sys(err, errno, "giving a reply to the kernel");
+    memcpy(&h, reply, sizeof(h));
+    mount_dead_answer(l->fuse_fd, h.unique);
+    return -1;
+}
 
 /* The kernel may have given up an interrupted lock, say, on another lane: ENOENT. */
 static int give_reply(struct mount_lane *l, struct slice reply, struct error *err)
@@ -202,16 +250,32 @@ static int give_reply(struct mount_lane *l, struct slice reply, struct error *er
 
     if (fuse_check_reply(&l->check, reply, err) < 0)
         return error_wrap(err, "refused what the host says");
+    if (l->check.initialized &&
+        !was_initialized) /* its bytes are ours to change: they are in `in` */
+        mount_pipe_limit(&l->out_pipe, l->in + (reply.ptr - l->in), reply.len);
     do
         n = write(l->fuse_fd, reply.ptr, reply.len);
     while (n < 0 && errno == EINTR);
     if (n < 0 && errno != ENOENT)
-        return error_sys(err, errno, "giving a reply to the kernel");
+        return not_taken(l, reply.ptr, err);
     if (l->check.initialized && !was_initialized) {
         atomic_store(&l->group->initialized, true);
         (void)eventfd_write(l->group->ready_fd, 1);
     }
     return 0;
+}
+
+/*
+ * The first reply, of which the header is good, goes on through the pipe if it is long content that
+ * nobody looks at. Its checked header, and what else is here of it, goes in first.
+ */
+static void start_splicing(struct mount_lane *l, const uint8_t *reply, size_t have)
+{
+    l->reads = !l->copying && l->in_pipe.read_fd >= 0 && l->in_want >= MOUNT_SPLICE_MIN &&
+               l->in_want <= l->in_pipe.payload_max + FUSE_HEADER_LEN &&
+               fuse_check_unseen(&l->check, slice_of(reply, FUSE_HEADER_LEN));
+    if (l->reads && !mount_pipe_put(&l->in_pipe, reply, have))
+        mount_pipe_close(&l->in_pipe);
 }
 
 /* Gives on every whole reply of the input, and keeps the rest. */
@@ -227,8 +291,10 @@ static int give_replies(struct mount_lane *l, struct error *err)
             return error_wrap(err, "refused what the host says");
         if (len > l->in_len - at) {
             l->in_want = len;
+            start_splicing(l, l->in + at, l->in_len - at);
             break;
         }
+        l->copying = false;
         if (give_reply(l, slice_of(l->in + at, len), err) < 0)
             return -1;
         at += len;
@@ -244,14 +310,54 @@ static size_t room_wanted(const struct mount_lane *l)
 {
     if (l->in_want > CHUNK)
         return l->in_want - l->in_len;
+    if (l->reads && l->in_pipe.read_fd >= 0 && l->in_len < FUSE_HEADER_LEN)
+        return FUSE_HEADER_LEN - l->in_len;
     return CHUNK - l->in_len;
+}
+
+/* The reply is all in the pipe, and its header also where it always is. */
+static int give_spliced(struct mount_lane *l, struct error *err)
+{
+    ssize_t n;
+
+    if (fuse_check_reply(&l->check, slice_of(l->in, l->in_want), err) < 0)
+        return error_wrap(err, "refused what the host says");
+    n = mount_pipe_reply(&l->in_pipe, l->fuse_fd);
+    if (n < 0 && errno != ENOENT)
+        return not_taken(l, l->in, err);
+    l->in_len = l->in_want = 0;
+    return 0;
+}
+
+static int receive_spliced(struct mount_lane *l, struct error *err)
+{
+    ssize_t n = mount_pipe_receive(&l->in_pipe, l->socket, l->in_want - l->in_pipe.held);
+
+    if (n < 0 && errno == EAGAIN) {
+        /* There was something to receive: the pipe is full of pieces that fill no pages. */
+        l->in_len = l->in_pipe.held;
+        l->copying = true;
+        if (!mount_pipe_drain(&l->in_pipe, l->in))
+            return error_sys(err, errno, "reading from a pipe");
+        return 0;
+    }
+    if (n < 0 && errno == EINTR)
+        return 0;
+    if (n == 0)
+        return error_set(err, ERR_NET, "the host closed the connection");
+    if (n < 0)
+        return error_sys(err, errno, "receiving from the host");
+    return l->in_pipe.held < l->in_want ? 0 : give_spliced(l, err);
 }
 
 static int receive(struct mount_lane *l, struct error *err)
 {
     size_t room = room_wanted(l);
-    ssize_t n = recv(l->socket, l->in + l->in_len, room, MSG_DONTWAIT);
+    ssize_t n;
 
+    if (l->in_pipe.held > 0)
+        return receive_spliced(l, err);
+    n = recv(l->socket, l->in + l->in_len, room, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
     if (n == 0)
@@ -381,6 +487,8 @@ static void answer_eio(struct mount_lane *l)
 
     fd_close(&l->socket);
     fd_close(&l->poll_fd);
+    mount_pipe_close(&l->out_pipe);
+    mount_pipe_close(&l->in_pipe);
     munmap(l->in, BUFFER_LEN);
     l->in = NULL;
     mount_dead_refuse_asked(l->fuse_fd, &l->check);
@@ -422,6 +530,8 @@ static void release(struct mount_lane *l)
         munmap(l->out, BUFFER_LEN);
     if (l->in)
         munmap(l->in, BUFFER_LEN);
+    mount_pipe_close(&l->out_pipe);
+    mount_pipe_close(&l->in_pipe);
     fuse_check_free(&l->check);
     fd_close(&l->fuse_fd);
     fd_close(&l->socket);
@@ -429,9 +539,23 @@ static void release(struct mount_lane *l)
     free(l);
 }
 
+/* A UNIX socket hands pages on. vsock would copy into new ones, which is no gain over our buffer.
+ */
+static bool is_unix(int socket)
+{
+    int domain = 0;
+    socklen_t len = sizeof(domain);
+
+    return getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
+}
+
 static int prepare(struct mount_lane *l, struct error *err)
 {
     fuse_check_init(&l->check);
+    mount_pipe_open(&l->out_pipe);
+    l->in_pipe = (struct mount_pipe){.read_fd = -1, .write_fd = -1};
+    if (is_unix(l->socket))
+        mount_pipe_open(&l->in_pipe);
     l->out = map_buffer();
     l->in = map_buffer();
     l->poll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #define READ_ONLY  ":ro"
 #define READ_WRITE ":rw"
@@ -81,6 +82,14 @@ static int check_options(const struct mount_options *options, const struct manif
     return 0;
 }
 
+/* A container gets its directories without a word about them: how they are mounted says it. */
+static bool lies_read_only(int fd)
+{
+    struct statvfs st;
+
+    return fstatvfs(fd, &st) == 0 && (st.f_flag & ST_RDONLY);
+}
+
 /* Opens the directory. 1 when the mount has one, 0 when not, -1 with err. */
 static int find_place(const struct mount_options *options, const struct manifest_mount *mount,
                       struct mount_place *out, struct error *err)
@@ -106,7 +115,7 @@ static int find_place(const struct mount_options *options, const struct manifest
         return error_sys(err, sys, "host mount %s: the path of %s", mount->name, given);
     }
     out->mount = mount;
-    out->read_only = option && option->read_only;
+    out->read_only = (option && option->read_only) || lies_read_only(out->fd);
     return 1;
 }
 

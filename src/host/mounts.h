@@ -35,8 +35,8 @@ struct mount_place {
     const struct manifest_mount *mount;
     unsigned int index; /* in the manifest, from which its port follows */
     char *path;         /* absolute */
-    bool read_only;
-    int fd; /* O_PATH, of the directory */
+    bool read_only;     /* asked for, or mounted so */
+    int fd;             /* O_PATH, of the directory */
 };
 struct mount_places {
     struct mount_place *items;

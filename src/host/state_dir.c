@@ -112,18 +112,13 @@ static void who_has(const struct stat *lock, char *out, size_t size)
     state_users(&(struct state_wanted){.dev = lock->st_dev, .ino = lock->st_ino}, out, size);
 }
 
-int state_lock(struct state_dir *sd, struct error *err)
+/* Locks a file of the directory, which has this status. */
+static int lock_patiently(const struct state_dir *sd, int fd, const struct stat *st,
+                          struct error *err)
 {
     static const struct timespec moment = {.tv_nsec = LOCK_PAUSE_MS * 1000000L};
-    AUTO_FD int fd = -1;
     char users[256];
-    struct stat st;
 
-    if (sd->lock >= 0)
-        return 0;
-    fd = open_lock(sd, O_RDWR | O_CREAT, &st, err);
-    if (fd < 0)
-        return -1;
     for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
         if (errno != EWOULDBLOCK && errno != EINTR)
             return error_sys(err, errno, "locking %s", sd->path);
@@ -131,10 +126,23 @@ int state_lock(struct state_dir *sd, struct error *err)
             nanosleep(&moment, NULL);
             continue;
         }
-        who_has(&st, users, sizeof(users));
+        who_has(st, users, sizeof(users));
         return error_set(err, ERR_EXISTS, "%s: in use by %s", sd->path,
                          users[0] ? users : "a process that cannot be seen from here");
     }
+    return 0;
+}
+
+int state_lock(struct state_dir *sd, struct error *err)
+{
+    AUTO_FD int fd = -1;
+    struct stat st;
+
+    if (sd->lock >= 0)
+        return 0;
+    fd = open_lock(sd, O_RDWR | O_CREAT, &st, err);
+    if (fd < 0 || lock_patiently(sd, fd, &st, err) < 0)
+        return -1;
     sd->lock = fd;
     fd = -1;
     return 0;
@@ -195,19 +203,28 @@ static int prepare_image(struct state_dir *sd, uint64_t size_mb, bool read_only,
     return 0;
 }
 
+/* A server locks what it serves: one in a container may have outlived its run and our lock. */
+static int try_tree(struct state_dir *sd, struct error *err)
+{
+    AUTO_FD int fd =
+        openat(sd->fd, STATE_TREE_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_sys(err, errno, "opening %s/" STATE_HOSTFS "/" STATE_TREE_NAME, sd->path);
+    return lock_patiently(sd, fd, &st, err);
+}
+
 static int prepare_tree(struct state_dir *sd, uint64_t size_mb, struct error *err)
 {
-    AUTO_FD int fd = -1;
-
     if (is_there(sd, STATE_IMAGE_NAME)) {
         error_set(err, ERR_DENIED, "%s: holds an image, which only root can mount", sd->path);
         return error_hint(err, "run this as root, or use another directory");
     }
     if (mkdirat(sd->fd, STATE_TREE_NAME, 0700) < 0 && errno != EEXIST)
         return error_sys(err, errno, "making %s/" STATE_HOSTFS "/" STATE_TREE_NAME, sd->path);
-    fd = openat(sd->fd, STATE_TREE_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return error_sys(err, errno, "opening %s/" STATE_HOSTFS "/" STATE_TREE_NAME, sd->path);
+    if (try_tree(sd, err) < 0)
+        return -1;
     sd->served = xasprintf("%s/" STATE_HOSTFS "/" STATE_TREE_NAME, sd->path);
     log_info(COMPONENT, "not root, so a plain directory is served instead of an image",
              kv_str("directory", sd->served));
@@ -233,6 +250,15 @@ int state_dir_prepare(struct state_dir *sd, uint64_t size_mb, bool read_only, st
     if (rc < 0)
         state_unlock(sd);
     return rc;
+}
+
+bool state_dir_seen_by(struct state_dir *sd, pid_t pid)
+{
+    struct stat st;
+
+    if (!sd->mnt[0])
+        return true;
+    return stat(sd->served, &st) == 0 && state_mounted_for(st.st_dev, pid);
 }
 
 /* ---- releasing ---- */

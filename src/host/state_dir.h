@@ -21,6 +21,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct state_dir;
 
@@ -49,6 +50,12 @@ bool state_dir_same(const struct state_dir *a, const struct state_dir *b);
 int state_dir_prepare(struct state_dir *sd, uint64_t size_mb, bool read_only, struct error *err);
 /* The directory to serve, between prepare and release; else NULL. Borrowed. */
 const char *state_dir_served(const struct state_dir *sd);
+/*
+ * Whether what is to be served is also there for another process: an image is mounted for the
+ * mount namespace of this one only, and those that get mounts from it. False when it cannot be
+ * known. Between prepare and release.
+ */
+bool state_dir_seen_by(struct state_dir *sd, pid_t pid);
 /*
  * The descriptor that holds the lock, -1 when there is none. A process that inherits it keeps the
  * directory locked as long as it lives. Borrowed.

@@ -89,6 +89,8 @@ struct state_wanted {
  * "bash (process 12), cat (process 34) and 2 more". Empty when none can be seen.
  */
 void state_users(const struct state_wanted *w, char *out, size_t size);
+/* Whether a device is mounted in a process's mount namespace; false when that cannot be read. */
+bool state_mounted_for(dev_t dev, pid_t pid);
 /* Adds the targets of all processes' descriptors that end in `suffix`, without it. */
 void state_users_of_suffix(const char *suffix, char ***paths);
 

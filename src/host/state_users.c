@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <sys/sysmacros.h>
 
-#define NAMED_MAX 4
+#define NAMED_MAX     4
+#define MOUNTINFO_MAX (4u << 20) /* bytes */
 
 static bool is_number(const char *s)
 {
@@ -44,22 +45,36 @@ static bool has_open(int proc, const struct state_wanted *w)
     return found;
 }
 
+static bool mountinfo_has(int proc, dev_t dev)
+{
+    AUTO_FD int fd = openat(proc, "mountinfo", O_RDONLY | O_CLOEXEC);
+    AUTO_BUF struct buf text = BUF(MOUNTINFO_MAX);
+    char wanted[40];
+
+    if (fd < 0 || fd_read_all(fd, &text, "mountinfo", NULL) < 0)
+        return false;
+    snprintf(wanted, sizeof(wanted), " %u:%u ", major(dev), minor(dev));
+    return strstr(buf_cstr(&text), wanted) != NULL;
+}
+
+bool state_mounted_for(dev_t dev, pid_t pid)
+{
+    AUTO_FREE char *path = xasprintf("/proc/%d", (int)pid);
+    AUTO_FD int proc = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    return proc >= 0 && mountinfo_has(proc, dev);
+}
+
 /* Other mount namespaces than ours, so that our own mounts do not name every process. */
 static bool has_mounted(int proc, const struct state_wanted *w)
 {
-    AUTO_BUF struct buf text = BUF(4u << 20);
-    char wanted[40], own[64], theirs[64];
-    AUTO_FD int fd = -1;
+    char own[64], theirs[64];
     ssize_t a = readlink("/proc/self/ns/mnt", own, sizeof(own));
     ssize_t b = readlinkat(proc, "ns/mnt", theirs, sizeof(theirs));
 
     if (w->mount == 0 || a <= 0 || b <= 0 || (a == b && memcmp(own, theirs, (size_t)a) == 0))
         return false;
-    fd = openat(proc, "mountinfo", O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fd_read_all(fd, &text, "mountinfo", NULL) < 0)
-        return false;
-    snprintf(wanted, sizeof(wanted), " %u:%u ", major(w->mount), minor(w->mount));
-    return strstr(buf_cstr(&text), wanted) != NULL;
+    return mountinfo_has(proc, w->mount);
 }
 
 static bool uses(int proc, const struct state_wanted *w)

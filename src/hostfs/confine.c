@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/text.h"
+#include "hostfs/landlock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -60,10 +61,8 @@ static int take_namespaces(bool root, struct error *err)
 {
     if (!root)
         return take_user_namespace(err);
-    if (unshare(CLONE_NEWNS) < 0) {
-        error_sys(err, errno, "making a mount namespace for a host mount's server");
-        return error_hint(err, "in a container this needs --cap-add SYS_ADMIN, or --privileged");
-    }
+    if (unshare(CLONE_NEWNS) < 0)
+        return error_sys(err, errno, "making a mount namespace for a host mount's server");
     return 0;
 }
 
@@ -112,6 +111,65 @@ static int keep_only_here(bool read_only, struct error *err)
     if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
         return error_sys(err, errno, "leaving the machine's root");
     return 0;
+}
+
+/* The working directory becomes "/", with no other mount below or above. Goes to /proc/self/fd. */
+static int take_mounts(bool root, bool read_only, struct confined *out, struct error *err)
+{
+    AUTO_FD int proc = -1;
+
+    if (take_namespaces(root, err) < 0)
+        return -1;
+    /* A mount of its own, so that ".." does not lead out of it. */
+    proc = clone_mount(AT_FDCWD, "/proc/self/fd", "/proc/self/fd", err);
+    if (proc < 0 || keep_only_here(read_only, err) < 0)
+        return -1;
+    out->root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (out->root_fd < 0 || fchdir(proc) < 0)
+        return error_sys(err, errno, "entering /proc/self/fd");
+    return 0;
+}
+
+/*
+ * The same where nobody may mount, which is a container's usual state. The one way out that stays
+ * is ".." of the working directory, which open files again by their numbers: no request takes it,
+ * and a server that an enclave has taken over finds nothing there that Landlock lets it open.
+ */
+static int take_chroot(bool read_only, struct confined *out, struct error *err)
+{
+    AUTO_FD int proc = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int landlock;
+
+    out->root_fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (proc < 0 || out->root_fd < 0)
+        return error_sys(err, errno, "opening a host mount's directory");
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return error_sys(err, errno, "hardening a host mount's server");
+    landlock = landlock_keep_below(out->root_fd, read_only, err);
+    if (landlock < 0)
+        return -1;
+    if (chroot(".") < 0) {
+        error_sys(err, errno, "shutting a host mount's server into its directory");
+        return error_hint(err, "in a container this needs --cap-add SYS_CHROOT, which engines give "
+                               "by default, or --privileged");
+    }
+    if (fchdir(proc) < 0)
+        return error_sys(err, errno, "entering /proc/self/fd");
+    out->way = landlock ? CONFINED_LANDLOCK : CONFINED_CHROOT;
+    return 0;
+}
+
+static int take_view(bool root, bool read_only, struct confined *out, struct error *err)
+{
+    struct error why = {0};
+
+    if (take_mounts(root, read_only, out, &why) == 0)
+        return 0;
+    /* Capabilities, the filter of a container's system calls, or AppArmor. */
+    if (root && (why.sys == EPERM || why.sys == EACCES || why.sys == ENOSYS))
+        return take_chroot(read_only, out, err);
+    *err = why;
+    return -1;
 }
 
 static int drop_capabilities(uint64_t keep, struct error *err)
@@ -177,7 +235,6 @@ int confine_enter(int dir_fd, bool read_only, struct confined *out, struct error
 {
     bool root = geteuid() == 0;
     uint32_t files = raise_files();
-    AUTO_FD int proc = -1;
 
     if (files < FILES_MIN + RESERVED_FILES) {
         error_set(err, ERR_LIMIT, "%u open files are too few to serve a host mount", files);
@@ -187,18 +244,12 @@ int confine_enter(int dir_fd, bool read_only, struct confined *out, struct error
     /* Before: a new namespace moves the working directory along, which no descriptor does. */
     if (fchdir(dir_fd) < 0)
         return error_sys(err, errno, "entering a host mount's directory");
-    if (take_namespaces(root, err) < 0)
+    *out = (struct confined){.way = CONFINED_MOUNTS, .set_owner = root};
+    if (take_view(root, read_only, out, err) < 0)
         return -1;
-    /* A mount of its own, so that ".." does not lead out of it. */
-    proc = clone_mount(AT_FDCWD, "/proc/self/fd", "/proc/self/fd", err);
-    if (proc < 0 || keep_only_here(read_only, err) < 0)
-        return -1;
-    out->root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (out->root_fd < 0 || fchdir(proc) < 0)
-        return error_sys(err, errno, "entering /proc/self/fd");
-    out->set_owner = root;
     out->files_max = files - RESERVED_FILES;
     umask(0);
     signal(SIGXFSZ, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN); /* of splice(2), which has no flag for it */
     return harden(root, err);
 }

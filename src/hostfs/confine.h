@@ -11,8 +11,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* What keeps the process from other files, the best first. */
+enum confined_way {
+    CONFINED_MOUNTS,   /* a mount namespace with nothing else in it */
+    CONFINED_LANDLOCK, /* chroot, and files elsewhere cannot be opened, made or removed */
+    CONFINED_CHROOT,   /* chroot alone: a hostile process can climb out of it */
+};
+
 struct confined {
-    int root_fd; /* O_PATH, on a mount of its own: nodev, nosuid, noexec, read-only when asked */
+    enum confined_way way;
+    int root_fd; /* O_PATH; with CONFINED_MOUNTS on a mount of its own, nodev, nosuid, noexec and,
+                    when asked, read-only */
     /* Files can be made for any owner. Else everything belongs to the one user whom we run as,
      * who is shown as 0. */
     bool set_owner;
@@ -21,7 +30,8 @@ struct confined {
 
 /*
  * `dir_fd` is the directory to be served. As root this takes a mount namespace of its own, as
- * anybody else a user namespace as well. Sets the working directory to /proc/self/fd, umask 0, no
+ * anybody else a user namespace as well; root that may not, as in a container, gets the next best
+ * of confined_way. Sets the working directory to /proc/self/fd, umask 0, no
  * core dumps. To be called before there are threads; on failure the process is to end.
  */
 int confine_enter(int dir_fd, bool read_only, struct confined *out, struct error *err);

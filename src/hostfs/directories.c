@@ -164,20 +164,11 @@ void do_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 void do_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
-    handle_remove(fs_of(req)->handles, fi->fh, HANDLE_DIRECTORY);
-    reply(req, 0);
+    release_handle(req, fi, HANDLE_DIRECTORY);
 }
 
 void do_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
 {
-    struct hostfs *fs = fs_of(req);
-    struct handle *h = handle_get(fs->handles, fi->fh, HANDLE_DIRECTORY);
-
     (void)ino;
-    if (!h) {
-        reply(req, EBADF);
-        return;
-    }
-    reply(req, (data_only ? fdatasync(h->fd) : fsync(h->fd)) < 0 ? errno : 0);
-    handle_put(fs->handles, h);
+    sync_handle(req, fi, HANDLE_DIRECTORY, data_only);
 }

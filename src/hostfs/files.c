@@ -5,9 +5,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/syscall.h>
+
+#define SPLICE_MIN (64u * 1024) /* what is shorter costs less when it is copied */
+#define PROBE_LEN  4096u        /* of those, read to see whether it is in memory */
 
 /*
  * How a file is opened here. The enclave's kernel appends, bypasses its cache and syncs by itself
@@ -139,11 +143,76 @@ void do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         fuse_reply_create(req, &entry, fi);
 }
 
+/*
+ * Reads what is in the machine's memory, and lets another thread read requests when there is more
+ * than that (or the file system cannot tell). Of what is to be spliced only the last page is tried.
+ * Returns the bytes in `space`.
+ */
+static size_t read_at_once(int fd, size_t size, off_t offset)
+{
+    struct hostfs_request *r = hostfs_current();
+    bool all = size < SPLICE_MIN;
+    size_t at = all ? 0 : size - PROBE_LEN, start = at;
+    ssize_t n = 1;
+
+    while (at < size && n > 0) {
+        const struct iovec iov = {r->space + at - start, size - at};
+
+        n = preadv2(fd, &iov, 1, offset + (off_t)at, RWF_NOWAIT);
+        if (n > 0)
+            at += (size_t)n;
+    }
+    if (n < 0)
+        r->may_wait(r->arg);
+    return all ? at : 0;
+}
+
+/* Takes what was spliced back out of the pipe. */
+static void drain(int pipe, uint8_t *space, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = read(pipe, space, len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            abort(); /* it is there */
+        space += n;
+        len -= (size_t)n;
+    }
+}
+
+/*
+ * Answers a long read with the pages of the file, not with a copy. Returns `size` when that is
+ * done; else how many bytes are in `space`, for the rest to be read behind them.
+ */
+static size_t read_spliced(fuse_req_t req, int fd, size_t size, off_t offset)
+{
+    struct hostfs_request *r = hostfs_current();
+    struct fuse_out_header head = {.len = (uint32_t)(sizeof(head) + size), .unique = r->unique};
+    size_t done = 0;
+    ssize_t n = 1;
+
+    while (done < size && n > 0) {
+        n = splice(fd, &offset, r->pipe[1], NULL, size - done, SPLICE_F_NONBLOCK);
+        if (n > 0)
+            done += (size_t)n;
+    }
+    if (done < size) { /* the file's end, an error, or pieces that fill no pages */
+        drain(r->pipe[0], r->space, done);
+        return done;
+    }
+    r->send_piped(r->arg, &head, sizeof(head), size);
+    fuse_reply_none(req);
+    return size;
+}
+
 void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
     struct hostfs *fs = fs_of(req);
     struct handle *h = handle_get(fs->handles, fi->fh, HANDLE_FILE);
-    uint8_t *space = hostfs_current()->space;
+    const struct hostfs_request *r = hostfs_current();
+    uint8_t *space = r->space;
     size_t done = 0;
     ssize_t n = 1;
 
@@ -151,6 +220,14 @@ void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
     if (!h) {
         reply(req, EBADF);
         return;
+    }
+    done = read_at_once(h->fd, size, offset);
+    if (r->pipe[0] >= 0 && size >= SPLICE_MIN) {
+        done = read_spliced(req, h->fd, size, offset);
+        if (done == size) {
+            handle_put(fs->handles, h);
+            return;
+        }
     }
     while (done < size && n > 0) {
         n = pread(h->fd, space + done, size - done, offset + (off_t)done);
@@ -186,33 +263,48 @@ void do_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
         else
             error = n < 0 ? errno : EIO;
     }
-    /* Nobody waits for the count of a delayed write: all of it went, or the app has to know. */
-    if (error && (done == 0 || fi->writepage))
+    /*
+     * Nobody waits for the count of a delayed write: all of it went, or the app has to know. After
+     * the count of a direct one Linux delays the rest, and then has only EIO for what fails; after
+     * an error it cuts off what was appended.
+     */
+    if (error && (done == 0 || fi->writepage || (fi->flags & O_DIRECT)))
         reply(req, error);
     else
         fuse_reply_write(req, done);
     handle_put(fs->handles, h);
 }
 
-void do_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+void release_handle(fuse_req_t req, const struct fuse_file_info *fi, enum handle_kind kind)
 {
-    (void)ino;
-    handle_remove(fs_of(req)->handles, fi->fh, HANDLE_FILE);
+    handle_remove(fs_of(req)->handles, fi->fh, kind);
     reply(req, 0);
 }
 
-void do_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+void sync_handle(fuse_req_t req, const struct fuse_file_info *fi, enum handle_kind kind,
+                 int data_only)
 {
     struct hostfs *fs = fs_of(req);
-    struct handle *h = handle_get(fs->handles, fi->fh, HANDLE_FILE);
+    struct handle *h = handle_get(fs->handles, fi->fh, kind);
 
-    (void)ino;
     if (!h) {
         reply(req, EBADF);
         return;
     }
     reply(req, (data_only ? fdatasync(h->fd) : fsync(h->fd)) < 0 ? errno : 0);
     handle_put(fs->handles, h);
+}
+
+void do_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    release_handle(req, fi, HANDLE_FILE);
+}
+
+void do_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+    (void)ino;
+    sync_handle(req, fi, HANDLE_FILE, data_only);
 }
 
 void do_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,

@@ -52,6 +52,8 @@ static const struct sock_filter program[] = {
     ALLOW(sendmsg),
     ALLOW(pread64),
     ALLOW(pwrite64),
+    ALLOW(splice),
+    ALLOW(preadv2),
     ALLOW(openat2),
     ALLOW(openat),
     ALLOW(close),

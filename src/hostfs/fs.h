@@ -70,6 +70,10 @@ int look_up_fd(struct hostfs *fs, int fd, struct fuse_entry_param *entry);
 int act_as_caller(fuse_req_t req);
 /* The directory in which a request changes `name`, or NULL after an answer. names.c */
 struct node *get_dir(fuse_req_t req, fuse_ino_t id, const char *name);
+/* Answer a request for an open file or directory. files.c */
+void release_handle(fuse_req_t req, const struct fuse_file_info *fi, enum handle_kind kind);
+void sync_handle(fuse_req_t req, const struct fuse_file_info *fi, enum handle_kind kind,
+                 int data_only);
 /* Takes set-id bits away when the request asks for that. 0 or an errno. */
 int kill_suidgid(int fd);
 

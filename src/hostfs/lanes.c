@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 
 #define STACK      (256 * 1024)
+#define PIPES      8 /* of MOUNT_IO_MAX: a user may have 64 MiB of them, and other things need some */
 #define READ_AHEAD 16384 /* so that a small message costs one system call */
 
 struct lane {
@@ -33,6 +34,8 @@ struct lanes {
     struct desk *free;
     pthread_barrier_t started;
     struct lane lane[LANES_MAX];
+    int pipes[PIPES][2]; /* for the first desks */
+    size_t pipes_given;
 };
 
 /* The memory of one request: its message, and room for what the answer holds. */
@@ -40,21 +43,28 @@ struct desk {
     struct lane *lane;
     uint8_t *message; /* MOUNT_MESSAGE_MAX bytes, aligned for any type */
     uint8_t *space;   /* MOUNT_IO_MAX bytes */
+    int pipe[2];      /* -1: none */
+    bool gone;        /* from the gate: another thread reads on */
     struct desk *next;
 };
 
 /* There are never more of them than threads. Pages that no request needs are never touched. */
 static struct desk *take_desk(struct lane *l)
 {
+    static const int none[2] = {-1, -1};
+    const int *pipe = none;
     struct desk *d;
 
     pthread_mutex_lock(&l->lanes->desk_lock);
     d = l->lanes->free;
     if (d)
         l->lanes->free = d->next;
+    else
+        pipe = l->lanes->pipes_given < PIPES ? l->lanes->pipes[l->lanes->pipes_given++] : none;
     pthread_mutex_unlock(&l->lanes->desk_lock);
     if (!d) {
         d = xcalloc(1, sizeof(*d));
+        memcpy(d->pipe, pipe, sizeof(d->pipe));
         d->message = aligned_alloc(4096, (MOUNT_MESSAGE_MAX + 4095) & ~4095u);
         d->space = aligned_alloc(4096, MOUNT_IO_MAX);
         if (!d->message || !d->space)
@@ -146,20 +156,14 @@ static size_t next_message(struct desk *d)
     return good ? len : 0;
 }
 
-static int send_answer(void *arg, const struct iovec *iov, int count)
+/* With `sending` held. */
+static ssize_t send_parts(const struct lane *l, struct iovec *part, size_t count, int flags)
 {
-    const struct desk *d = arg;
-    struct lane *l = d->lane;
-    struct iovec part[8];
-    struct msghdr msg = {.msg_iov = part, .msg_iovlen = (size_t)count};
+    struct msghdr msg = {.msg_iov = part, .msg_iovlen = count};
     ssize_t n = 0;
 
-    if ((size_t)count > ARRAY_LEN(part))
-        abort(); /* libfuse has three at most */
-    memcpy(part, iov, (size_t)count * sizeof(*iov));
-    pthread_mutex_lock(&l->sending);
     while (msg.msg_iovlen > 0) {
-        n = sendmsg(l->fd, &msg, MSG_NOSIGNAL);
+        n = sendmsg(l->fd, &msg, MSG_NOSIGNAL | flags);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -171,15 +175,68 @@ static int send_answer(void *arg, const struct iovec *iov, int count)
             msg.msg_iov->iov_len -= (size_t)n;
         }
     }
+    return n;
+}
+
+static int send_answer(void *arg, const struct iovec *iov, int count)
+{
+    const struct desk *d = arg;
+    struct lane *l = d->lane;
+    struct iovec part[8];
+    ssize_t n;
+
+    if ((size_t)count > ARRAY_LEN(part))
+        abort(); /* libfuse has three at most */
+    memcpy(part, iov, (size_t)count * sizeof(*iov));
+    pthread_mutex_lock(&l->sending);
+    n = send_parts(l, part, (size_t)count, 0);
     pthread_mutex_unlock(&l->sending);
     if (n < 0)
         shutdown(l->fd, SHUT_RDWR); /* the reader sees it as the lane's end */
     return n < 0 ? -1 : 0;
 }
 
+static int send_piped(void *arg, const void *header, size_t header_len, size_t len)
+{
+    struct desk *d = arg;
+    struct lane *l = d->lane;
+    uint8_t copy[sizeof(struct fuse_out_header)];
+    struct iovec part = {copy, header_len};
+    ssize_t n;
+
+    if (header_len > sizeof(copy))
+        abort(); /* nobody has a longer one */
+    memcpy(copy, header, header_len);
+    pthread_mutex_lock(&l->sending);
+    n = send_parts(l, &part, 1, MSG_MORE);
+    for (; n >= 0 && len > 0; len -= (size_t)n) {
+        n = splice(d->pipe[0], NULL, l->fd, NULL, len, 0);
+        if (n < 0 && errno == EINTR)
+            n = 0;
+        else if (n == 0)
+            n = -1;
+    }
+    pthread_mutex_unlock(&l->sending);
+    if (n >= 0)
+        return 0;
+    shutdown(l->fd, SHUT_RDWR);
+    fd_close(&d->pipe[0]); /* something is left in it */
+    fd_close(&d->pipe[1]);
+    return -1;
+}
+
+static void leave_gate(void *arg)
+{
+    struct desk *d = arg;
+
+    if (!d->gone)
+        pthread_mutex_unlock(&d->lane->gate);
+    d->gone = true;
+}
+
 /*
  * What may take as long as a disk does is answered while another thread reads on. The rest is over
- * before such a thread would be awake.
+ * before such a thread would be awake; so are reads of what the machine has in memory (files.c).
  */
 static bool is_slow(const uint8_t *message)
 {
@@ -187,7 +244,6 @@ static bool is_slow(const uint8_t *message)
     const struct fuse_setattr_in *attr = (const void *)(message + sizeof(*head));
 
     switch (head->opcode) {
-    case FUSE_READ:
     case FUSE_WRITE:
     case FUSE_FSYNC:
     case FUSE_FSYNCDIR:
@@ -213,13 +269,18 @@ static void *work(void *arg)
     pthread_mutex_lock(&l->gate);
     d = take_desk(l);
     while ((len = next_message(d)) > 0) {
-        struct hostfs_request request = {.send = send_answer, .arg = d, .space = d->space};
-        bool slow = is_slow(d->message);
+        struct hostfs_request request = {.send = send_answer,
+                                         .send_piped = send_piped,
+                                         .may_wait = leave_gate,
+                                         .arg = d,
+                                         .pipe = {d->pipe[0], d->pipe[1]},
+                                         .space = d->space};
 
-        if (slow)
-            pthread_mutex_unlock(&l->gate);
+        if (is_slow(d->message))
+            leave_gate(d);
         hostfs_answer(l->lanes->fs, d->message, len, &request);
-        if (slow) {
+        if (d->gone) {
+            d->gone = false;
             give_desk(d);
             pthread_mutex_lock(&l->gate);
             d = take_desk(l);
@@ -238,6 +299,21 @@ static int start_thread(struct lane *l, const pthread_attr_t *attr, struct error
     return sys ? error_sys(err, sys, "starting a thread of a host mount's server") : 0;
 }
 
+/* Without them contents are copied. */
+static void make_pipes(struct lanes *lanes)
+{
+    for (size_t i = 0; i < PIPES; i++) {
+        int *ends = lanes->pipes[i];
+
+        if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
+            ends[0] = ends[1] = -1;
+        } else if (fcntl(ends[1], F_SETPIPE_SZ, MOUNT_IO_MAX) < 0) {
+            fd_close(&ends[0]);
+            fd_close(&ends[1]);
+        }
+    }
+}
+
 int lanes_start(struct hostfs *fs, int end_fd, struct lanes **out, struct error *err)
 {
     struct lanes *lanes = xcalloc(1, sizeof(*lanes));
@@ -247,6 +323,7 @@ int lanes_start(struct hostfs *fs, int end_fd, struct lanes **out, struct error 
     lanes->fs = fs;
     lanes->end_fd = end_fd;
     *out = lanes;
+    make_pipes(lanes);
     pthread_mutex_init(&lanes->desk_lock, NULL);
     pthread_barrier_init(&lanes->started, NULL, LANES_MAX * LANE_THREADS + 1);
     pthread_attr_init(&attr);

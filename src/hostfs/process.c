@@ -15,12 +15,15 @@
 #include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
-#define HELLO_MS    5000
-#define WAITING_MAX 8 /* connections whose hello is not complete */
-#define ARENAS      4 /* of malloc(); there is little to allocate */
+#define HELLO_MS      5000
+#define LOCK_MS       5000
+#define LOCK_PAUSE_MS 20
+#define WAITING_MAX   8 /* connections whose hello is not complete */
+#define ARENAS        4 /* of malloc(); there is little to allocate */
 
 /* A connection that has yet to say what it is. */
 struct caller {
@@ -33,6 +36,7 @@ struct caller {
 struct server {
     const char *name;
     bool read_only;
+    int lock; /* the directory's, as long as we live */
     int control;
     int end_fd; /* readable when a lane has ended */
     struct lanes *lanes;
@@ -174,6 +178,46 @@ static void serve(struct server *s)
     }
 }
 
+/*
+ * So that no two enclaves change one directory, which each has in its cache. This holds across
+ * containers, too. A server that was killed may take a while to be gone. Opened from within: no
+ * descriptor of ours may lead out.
+ */
+static int lock_dir(struct server *s, int root_fd, struct error *err)
+{
+    int64_t deadline = clock_mono_ms() + LOCK_MS;
+
+    s->lock = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->lock < 0)
+        return error_sys(err, errno, "opening the directory");
+    while (flock(s->lock, (s->read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            break; /* a file system without locks */
+        if (clock_mono_ms() >= deadline) {
+            error_set(err, ERR_EXISTS, "the directory is served to another enclave");
+            return error_hint(err, "wait for the end of that run, or stop it; with :ro several "
+                                   "can have it");
+        }
+        poll(NULL, 0, LOCK_PAUSE_MS);
+    }
+    return 0;
+}
+
+/* A container's usual state is told once; the better one needs no line. */
+static void say_way(const struct server *s, enum confined_way way)
+{
+    if (way == CONFINED_LANDLOCK)
+        log_info("hostfs",
+                 "no mounts may be made here, so the server is shut in by chroot and Landlock",
+                 kv_str("mount", s->name));
+    else if (way == CONFINED_CHROOT)
+        log_warn("hostfs",
+                 "no mounts may be made here and the kernel has no Landlock (Linux 5.19), so the "
+                 "server is shut in by chroot alone: what an enclave that takes it over can reach "
+                 "is this container",
+                 kv_str("mount", s->name));
+}
+
 static int set_up(struct server *s, int dir_fd, struct hostfs **fs, struct error *err)
 {
     struct hostfs_config config = {.read_only = s->read_only};
@@ -187,6 +231,9 @@ static int set_up(struct server *s, int dir_fd, struct hostfs **fs, struct error
     if (confine_enter(dir_fd, s->read_only, &confined, err) < 0)
         return -1;
     close(dir_fd);
+    if (lock_dir(s, confined.root_fd, err) < 0)
+        return -1;
+    say_way(s, confined.way);
     config.root_fd = confined.root_fd;
     config.set_owner = confined.set_owner;
     config.files_max = confined.files_max;

@@ -28,12 +28,17 @@ struct hostfs_config {
 struct hostfs *hostfs_new(const struct hostfs_config *config, struct error *err);
 void hostfs_free(struct hostfs *fs);
 
-/* A request at work; the caller fills the first three. */
+/* A request at work; the caller fills all up to `space`. */
 struct hostfs_request {
     /* Sends an answer as a whole; 0 or -1. Called at most once, from within hostfs_answer(). */
     int (*send)(void *arg, const struct iovec *iov, int count);
+    /* To be called before what may take as long as a disk does; once is enough. */
+    void (*may_wait)(void *arg);
     void *arg;
-    uint8_t *space; /* MOUNT_IO_MAX bytes, for what an answer holds */
+    /* The same of an answer's header and the `len` bytes that are in `pipe` behind it. */
+    int (*send_piped)(void *arg, const void *header, size_t header_len, size_t len);
+    int pipe[2];    /* empty, for what an answer holds; -1: none */
+    uint8_t *space; /* MOUNT_IO_MAX bytes, for the same */
     uint64_t unique;
     uint32_t opcode;
     bool kill_suidgid;

@@ -65,6 +65,8 @@ static void write_cli(const char *dir)
     page_text(&p, slice_str("The local store of built images, an OCI image layout."));
     page_item(&p, slice_str("$XDG_STATE_HOME/capsule/dev-ca, ~/.local/state/capsule/dev-ca"));
     page_text(&p, slice_str("The development root that signs the documents of software NSMs."));
+    page_item(&p, slice_str("$XDG_STATE_HOME/capsule/builds, ~/.local/state/capsule/builds"));
+    page_text(&p, slice_str("Marks of builds that have something in an engine, for `prune`."));
     page_heading(&p, "\"EXIT STATUS\"");
     page_text(&p, slice_str("0 done, 1 failed, 2 wrong usage; `run` ends with the app's own."));
     page_heading(&p, "\"SEE ALSO\"");

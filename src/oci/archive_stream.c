@@ -1,6 +1,8 @@
 #include "oci/archive_stream.h"
 
+#include "base/log.h"
 #include "oci/manifest_write.h"
+#include "oci/progress.h"
 #include "oci/tar_writer.h"
 
 #include <jansson.h>
@@ -12,13 +14,16 @@
 #define FIXED_MAX 6 /* members that are no blobs of the image, and the end */
 
 struct archive_stream {
-    struct content_blob *members; /* each with its header and padding */
+    struct content_blob *members;      /* each with its header and padding */
+    const struct content_blob **blobs; /* of the image, that these members hold, or NULL */
     size_t count;
     struct buf heads; /* never moves */
     char *texts[2];   /* of the small files */
     uint64_t size;
     size_t at;       /* member */
     uint64_t offset; /* in it */
+    bool show;
+    struct progress shown;
 };
 
 /* The member's header, behind which the caller puts the content. */
@@ -66,6 +71,7 @@ static void add_blob(struct archive_stream *s, const struct content_blob *b)
     char name[BLOB_NAME];
     struct content_blob *m = begin_member(s, blob_name(b, name), b->size);
 
+    s->blobs[s->count - 1] = b;
     for (size_t i = 0; i < b->piece_count; i++) {
         const struct content_piece *p = &b->pieces[i];
 
@@ -91,6 +97,7 @@ static struct archive_stream *begin(const struct content_image *image)
     struct archive_stream *s = xcalloc(1, sizeof(*s));
 
     s->members = xcalloc(max, sizeof(*s->members));
+    s->blobs = xcalloc(max, sizeof(const struct content_blob *));
     s->heads = BUF(max * TAR_BLOCK);
     if (!buf_reserve(&s->heads, max * TAR_BLOCK))
         abort(); /* it is its maximum */
@@ -145,7 +152,9 @@ void archive_stream_free(struct archive_stream *s)
 {
     if (!s)
         return;
+    progress_end(&s->shown);
     free(s->members);
+    free(s->blobs);
     buf_free(&s->heads);
     free(s->texts[0]);
     free(s->texts[1]);
@@ -161,6 +170,28 @@ void archive_stream_rewind(struct archive_stream *s)
 {
     s->at = 0;
     s->offset = 0;
+}
+
+void archive_stream_show(struct archive_stream *s)
+{
+    s->show = true;
+}
+
+/* Of the member that is being read, if it holds a blob. */
+static void show(struct archive_stream *s)
+{
+    const struct content_blob *b = s->blobs[s->at];
+    char text[DIGEST_TEXT_MAX], what[DIGEST_TEXT_MAX + 8];
+
+    if (!s->show || !b || s->offset <= TAR_BLOCK)
+        return;
+    snprintf(what, sizeof(what), "blob %s", digest_text(&b->digest, text));
+    if (s->offset < s->members[s->at].size) {
+        progress_show(&s->shown, what, s->offset - TAR_BLOCK, b->size);
+        return;
+    }
+    progress_end(&s->shown);
+    log_info("image", "sent", kv_str("what", what), kv_uint("bytes", b->size));
 }
 
 ssize_t archive_stream_read(struct archive_stream *s, void *to, size_t len, struct error *err)
@@ -179,6 +210,8 @@ ssize_t archive_stream_read(struct archive_stream *s, void *to, size_t len, stru
         }
         s->offset += (uint64_t)n;
         done += (size_t)n;
+        if (n > 0)
+            show(s);
     }
     return (ssize_t)done;
 }

@@ -1,4 +1,7 @@
 /* `dir:ROOTFS`: a root file system that lies there as a directory. */
+#include "oci/dir.h"
+
+#include "base/file.h"
 #include "base/log.h"
 #include "oci/image.h"
 
@@ -232,30 +235,46 @@ static int scan_all(struct tree *tree, int rootfd, int64_t mtime, struct error *
     return 0;
 }
 
+/* Without slashes at the end; a root of slashes only is "/". The caller frees it. */
+static char *plain_root(const char *where)
+{
+    char *root = xstrdup(where);
+    size_t len = strlen(root);
+
+    while (len > 1 && root[len - 1] == '/')
+        root[--len] = '\0';
+    return root;
+}
+
+char *dir_config_read(const char *root, struct buf *out, struct error *err)
+{
+    AUTO_FREE char *plain = plain_root(root);
+    char *path = xasprintf("%s.json", plain);
+
+    if (file_read(path, out, err) == 0)
+        return path;
+    if (err && err->kind == ERR_NOT_FOUND)
+        error_hint(err, "write the image configuration there, for instance {\"Cmd\": "
+                        "[\"/bin/app\"]}; Entrypoint, Cmd, Env, WorkingDir and User count");
+    free(path);
+    return NULL;
+}
+
 static int read_config(const char *root, struct image_config *out, struct error *err)
 {
     AUTO_BUF struct buf text = BUF(BLOB_JSON_MAX);
-    AUTO_FREE char *path = xasprintf("%s.json", root);
+    AUTO_FREE char *path = dir_config_read(root, &text, err);
 
-    if (file_read(path, &text, err) < 0) {
-        if (err && err->kind == ERR_NOT_FOUND)
-            error_hint(err, "write the image configuration there, for instance {\"Cmd\": "
-                            "[\"/bin/app\"]}; Entrypoint, Cmd, Env, WorkingDir and User count");
-        return -1;
-    }
-    return image_config_parse_object(buf_slice(&text), path, out, err);
+    return path ? image_config_parse_object(buf_slice(&text), path, out, err) : -1;
 }
 
 static int load_dir(const char *where, const struct image_options *options, struct image *out,
                     struct error *err)
 {
-    AUTO_FREE char *root = xstrdup(where);
-    size_t len = strlen(root);
+    AUTO_FREE char *root = plain_root(where);
     int fd;
 
-    while (len > 1 && root[len - 1] == '/')
-        root[--len] = '\0';
-    if (len == 0)
+    if (root[0] == '\0')
         return error_set(err, ERR_USAGE, "a directory is missing");
     fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)

@@ -21,6 +21,7 @@ void fetch_free(struct fetch *f)
     free(f->url);
     free(f->what);
     free(f->content_type);
+    free(f->link);
     *f = (struct fetch){.fd = -1};
 }
 

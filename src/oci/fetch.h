@@ -96,6 +96,7 @@ struct fetch {
     /* The answer. */
     uint64_t received;  /* of a dialog: what it has sent of its blob */
     char *content_type; /* NULL when not told */
+    char *link;         /* the field Link; NULL when not told */
 };
 /* Frees what it owns (not *text). */
 void fetch_free(struct fetch *f);

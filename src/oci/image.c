@@ -172,7 +172,7 @@ static int load(const char *reference, const struct image_options *options,
     im.reference = xstrdup(reference);
     if (sink && t == &transport_dir) {
         error_set(err, ERR_UNSUPPORTED, "a plain directory has no layers to build on");
-        return error_hint(err, "make an image of it first, with umoci or docker build");
+        return error_hint(err, "make an image of it first: capsule-cli copy dir:ROOTFS oci:DIR");
     }
     if (!sink) {
         im.tree = tree_new(&options->limits, err);

@@ -25,9 +25,11 @@ struct image_options {
  */
 int image_options_default(struct image_options *o, struct error *err);
 
+struct blob_source;
 /*
- * Takes an image's parts as they lie where the image comes from, instead of a tree: first the
- * configuration, then the layers, lowest first. What is passed is good for the call only.
+ * Takes an image's parts as they lie where the image comes from, instead of a tree: the manifest,
+ * where there is one, the configuration, then the layers, lowest first. What is passed is good for
+ * the call only.
  */
 struct image_sink {
     int (*config)(void *arg, struct slice json, struct error *err);
@@ -38,6 +40,10 @@ struct image_sink {
     int (*layer)(void *arg, const struct blob *b, const struct digest *want,
                  const struct digest *diff_id, uint64_t max, struct error *err);
     void *arg;
+    /* May be NULL. The manifest's bytes; a digest that it was asked for by is checked. */
+    int (*manifest)(void *arg, struct slice json, struct error *err);
+    /* May be NULL. At the end, for those who want more from there (manifest.h). */
+    int (*more)(void *arg, const struct blob_source *src, struct error *err);
 };
 
 struct image {

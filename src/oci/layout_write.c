@@ -174,18 +174,21 @@ static bool replaced(const json_t *entry, const struct content_image *image, con
     return !name && digest && strcmp(digest, digest_text(&image->manifest.digest, text)) == 0;
 }
 
+/* The image's entry is `entry`, which is consumed. */
 static int put_index(struct target *t, const struct content_image *image, const char *tag,
-                     struct error *err)
+                     json_t *entry, struct error *err)
 {
     json_t *index = read_index(t, err), *list = json_object_get(index, "manifests");
     AUTO_FREE char *text = NULL;
 
-    if (!index)
+    if (!index) {
+        json_decref(entry);
         return -1;
+    }
     for (size_t i = json_array_size(list); i > 0; i--)
         if (replaced(json_array_get(list, i - 1), image, tag))
             json_array_remove(list, i - 1);
-    json_array_append_new(list, oci_index_entry_new(image, tag));
+    json_array_append_new(list, entry);
     text = oci_json_text(index);
     json_decref(index);
     return put_text(t, "index.json", text, false, err);
@@ -245,6 +248,16 @@ static int open_target(struct target *t, const char *dir, struct error *err)
     return look(t, err);
 }
 
+static int put_all(struct target *t, const struct content_image *image, const char *tag,
+                   json_t *entry, struct error *err)
+{
+    if (put_blobs(t, image, err) == 0 &&
+        (!t->fresh || put_text(t, "oci-layout", OCI_LAYOUT_TEXT, true, err) == 0))
+        return put_index(t, image, tag, entry, err);
+    json_decref(entry);
+    return -1;
+}
+
 int layout_write(const char *dir, const char *tag, const struct content_image *image,
                  struct error *err)
 {
@@ -252,9 +265,28 @@ int layout_write(const char *dir, const char *tag, const struct content_image *i
 
     if (open_target(&t, dir, err) < 0)
         return -1;
-    if (put_blobs(&t, image, err) == 0 &&
-        (!t.fresh || put_text(&t, "oci-layout", OCI_LAYOUT_TEXT, true, err) == 0) &&
-        put_index(&t, image, tag, err) == 0)
+    if (put_all(&t, image, tag, oci_index_entry_new(image, tag), err) == 0)
+        return 0;
+    undo(&t);
+    return -1;
+}
+
+int layout_write_artifact(const char *dir, const struct content_image *artifact, struct error *err)
+{
+    CLEANUP(target_close) struct target t = {.fd = -1};
+    json_t *manifest = oci_artifact_read(&artifact->manifest, err), *entry;
+
+    if (!manifest)
+        return -1;
+    entry = oci_artifact_entry_new(&artifact->manifest, manifest);
+    json_decref(manifest);
+    /* An annotation of the artifact's must not take a name in this layout over. */
+    json_object_del(json_object_get(entry, "annotations"), OCI_REF_NAME);
+    if (open_target(&t, dir, err) < 0) {
+        json_decref(entry);
+        return -1;
+    }
+    if (put_all(&t, artifact, NULL, entry, err) == 0)
         return 0;
     undo(&t);
     return -1;

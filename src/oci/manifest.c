@@ -37,6 +37,14 @@ enum media media_of(const char *type)
     return strstr(type, "+encrypted") ? MEDIA_LAYER_ENCRYPTED : MEDIA_OTHER;
 }
 
+const char *media_name(const char *type)
+{
+    for (size_t i = 0; i < ARRAY_LEN(media_types); i++)
+        if (strcmp(type, media_types[i].type) == 0)
+            return media_types[i].type;
+    return NULL;
+}
+
 int oci_descriptor_read(const json_t *o, struct descriptor *d, struct error *err)
 {
     const char *digest = oci_json_str(o, "digest"), *type = oci_json_str(o, "mediaType");
@@ -50,14 +58,14 @@ int oci_descriptor_read(const json_t *o, struct descriptor *d, struct error *err
 }
 
 static json_t *read_json_blob(const struct blob_source *src, const struct descriptor *d,
-                              struct error *err)
+                              struct buf *text, struct error *err)
 {
-    AUTO_BUF struct buf text = BUF(BLOB_JSON_MAX);
     AUTO_BLOB struct blob b = BLOB_NONE;
 
-    if (src->open(src->arg, d, &b, err) < 0 || blob_read(&b, &d->digest, &text, err) < 0)
+    buf_clear(text);
+    if (src->open(src->arg, d, &b, err) < 0 || blob_read(&b, &d->digest, text, err) < 0)
         return NULL;
-    return oci_json_parse(buf_slice(&text), b.name, err);
+    return oci_json_parse(buf_slice(text), b.name, err);
 }
 
 /* ---- which manifest ---- */
@@ -190,9 +198,13 @@ static const json_t *choose(const json_t *index, const char *tag,
     return NULL;
 }
 
-/* Follows an index down to an image manifest. The caller json_decref()s; NULL with err. */
+/*
+ * Follows an index down to an image manifest, whose bytes `text` gets. The caller json_decref()s;
+ * NULL with err.
+ */
 static json_t *find_manifest(const struct blob_source *src, const json_t *top, const char *tag,
-                             const struct image_options *options, struct error *err)
+                             const struct image_options *options, struct buf *text,
+                             struct error *err)
 {
     json_t *held = NULL;
 
@@ -204,7 +216,7 @@ static json_t *find_manifest(const struct blob_source *src, const json_t *top, c
 
         if (chosen && oci_descriptor_read(chosen, &d, err) == 0) {
             last = media_of(d.media_type) == MEDIA_MANIFEST;
-            next = read_json_blob(src, &d, err);
+            next = read_json_blob(src, &d, text, err);
         }
         json_decref(held);
         if (!next || last)
@@ -287,19 +299,26 @@ static int read_layers(const struct blob_source *src, const json_t *manifest,
     return apply_layers(src, layers, options, out, err);
 }
 
-int image_from_manifest(const struct blob_source *src, const json_t *manifest,
+int image_from_manifest(const struct blob_source *src, const json_t *manifest, struct slice text,
                         const struct image_options *options, struct image *out, struct error *err)
 {
-    if (read_config(src, manifest, options, out, err) < 0)
+    const struct image_sink *sink = out->sink;
+
+    if (sink && sink->manifest && sink->manifest(sink->arg, text, err) < 0)
         return -1;
-    return read_layers(src, manifest, options, out, err);
+    if (read_config(src, manifest, options, out, err) < 0 ||
+        read_layers(src, manifest, options, out, err) < 0)
+        return -1;
+    return sink && sink->more ? sink->more(sink->arg, src, err) : 0;
 }
 
 int image_from_index(const struct blob_source *src, const json_t *index, const char *tag,
                      const struct image_options *options, struct image *out, struct error *err)
 {
-    json_t *manifest = find_manifest(src, index, tag, options, err);
-    int rc = manifest ? image_from_manifest(src, manifest, options, out, err) : -1;
+    AUTO_BUF struct buf text = BUF(BLOB_JSON_MAX);
+    json_t *manifest = find_manifest(src, index, tag, options, &text, err);
+    int rc =
+        manifest ? image_from_manifest(src, manifest, buf_slice(&text), options, out, err) : -1;
 
     json_decref(manifest);
     return rc;

@@ -26,6 +26,8 @@ enum media {
     MEDIA_LAYER_ENCRYPTED,
 };
 enum media media_of(const char *type);
+/* The same type as a static string; NULL for types that are not known here. */
+const char *media_name(const char *type);
 
 /* Where blobs come from. */
 struct blob_source {
@@ -37,6 +39,11 @@ struct blob_source {
     /* Told of all layers before the first is opened, to get them at once. May be NULL. */
     int (*prepare)(void *arg, const struct descriptor *layers, size_t count, struct error *err);
     void *arg;
+    /*
+     * Appends the descriptors of what claims to be about `subject` to the array; whether it is has
+     * to be looked up in each. NULL where nobody keeps such a list.
+     */
+    int (*referrers)(void *arg, const struct digest *subject, json_t *list, struct error *err);
 };
 
 /*
@@ -45,8 +52,8 @@ struct blob_source {
  */
 int image_from_index(const struct blob_source *src, const json_t *index, const char *tag,
                      const struct image_options *options, struct image *out, struct error *err);
-/* The same for a manifest. */
-int image_from_manifest(const struct blob_source *src, const json_t *manifest,
+/* The same for a manifest, whose bytes are `text`. */
+int image_from_manifest(const struct blob_source *src, const json_t *manifest, struct slice text,
                         const struct image_options *options, struct image *out, struct error *err);
 
 #endif

@@ -20,6 +20,36 @@ json_t *oci_index_entry_new(const struct content_image *image, const char *name)
     return entry;
 }
 
+json_t *oci_artifact_read(const struct content_blob *manifest, struct error *err)
+{
+    AUTO_BUF struct buf text = BUF(BLOB_JSON_MAX);
+    uint8_t *to = manifest->size <= text.max ? buf_reserve(&text, manifest->size) : NULL;
+
+    if (!to) {
+        error_set(err, ERR_LIMIT, "a manifest of more than %zu bytes", BLOB_JSON_MAX);
+        return NULL;
+    }
+    if (content_read(manifest, 0, to, manifest->size, err) < 0)
+        return NULL;
+    text.len = manifest->size;
+    return oci_json_parse(buf_slice(&text), "the artifact's manifest", err);
+}
+
+json_t *oci_artifact_entry_new(const struct content_blob *b, const json_t *manifest)
+{
+    const char *type = oci_json_str(manifest, "artifactType");
+    json_t *entry = oci_descriptor_new(b->media_type, &b->digest, b->size);
+    json_t *annotations = json_object_get(manifest, "annotations");
+
+    if (!type || !type[0])
+        type = oci_json_str(json_object_get(manifest, "config"), "mediaType");
+    if (type)
+        json_object_set_new(entry, "artifactType", json_string(type));
+    if (annotations)
+        json_object_set(entry, "annotations", annotations);
+    return entry;
+}
+
 json_t *oci_index_new(void)
 {
     return json_pack("{s:i,s:s,s:[]}", "schemaVersion", 2, "mediaType", OCI_INDEX_TYPE,

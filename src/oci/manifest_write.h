@@ -18,6 +18,10 @@ json_t *oci_descriptor_new(const char *media_type, const struct digest *digest,
                            uint64_t size) MUST_USE;
 /* Of the image's manifest, named `name` (NULL: not named): its entry in an index. */
 json_t *oci_index_entry_new(const struct content_image *image, const char *name) MUST_USE;
+/* Reads the manifest of an artifact; NULL with err. */
+json_t *oci_artifact_read(const struct content_blob *manifest, struct error *err) MUST_USE;
+/* The artifact's entry in a list: its type, else that of its configuration; its annotations. */
+json_t *oci_artifact_entry_new(const struct content_blob *b, const json_t *manifest) MUST_USE;
 /* An index without entries. */
 json_t *oci_index_new(void) MUST_USE;
 /* The text of a document made here, compact; members in the order they were set. */

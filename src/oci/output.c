@@ -76,6 +76,7 @@ static int send_oci_archive(const struct place *p, const struct content_image *i
 
     (void)name;
     (void)options;
+    archive_stream_show(s);
     return write_archive(p->path, s, err);
 }
 
@@ -99,6 +100,7 @@ static int send_docker_archive(const struct place *p, const struct content_image
     if (engine_check_name(p->tag ? p->tag : name, &full, err) < 0)
         return -1;
     s = archive_stream_docker(image, full);
+    archive_stream_show(s);
     return write_archive(p->path, s, err);
 }
 
@@ -147,6 +149,7 @@ int image_output_engine(const struct content_image *image, const char *name, str
     if (rc <= 0)
         return rc;
     s = archive_stream_docker(image, full);
+    archive_stream_show(s);
     return engine_send(&e, s, full, err) < 0 ? -1 : 1;
 }
 
@@ -239,16 +242,24 @@ int image_output(const char *destination, const struct content_image *image, con
 
 bool image_output_takes_referrers(const char *destination)
 {
-    return strncmp(destination, "docker://", 9) == 0;
+    return strncmp(destination, "docker://", 9) == 0 || strncmp(destination, "oci:", 4) == 0;
 }
 
 int image_output_referrer(const char *destination, const struct content_image *artifact,
                           const struct image_options *options, struct error *err)
 {
+    CLEANUP(place_free) struct place p = {0};
+    const struct output *o = NULL;
+    int rc;
+
     if (!image_output_takes_referrers(destination))
         return error_set(err, ERR_UNSUPPORTED, "output %.300s: takes no artifacts about an image",
                          destination);
-    if (registry_push_referrer(destination + 9, artifact, options, err) < 0)
+    if (parse(destination, &o, &p, err) < 0)
+        return error_wrap(err, "output %.300s", destination);
+    rc = strcmp(o->name, "oci") == 0 ? layout_write_artifact(p.path, artifact, err)
+                                     : registry_push_referrer(p.path + 2, artifact, options, err);
+    if (rc < 0)
         return error_wrap(err, "output %.300s", destination);
     log_info("image", "attached", kv_str("to", destination));
     return 0;

@@ -26,7 +26,7 @@ int image_output_check(const char *destination, struct error *err);
  */
 int image_output(const char *destination, const struct content_image *image, const char *name,
                  const struct image_options *options, struct error *err);
-/* True for places that keep artifacts about an image beside it: registries. */
+/* True for places that keep artifacts about an image beside it: registries and layouts. */
 bool image_output_takes_referrers(const char *destination);
 /* Sends an artifact, whose manifest has a `subject`, to where that image was sent. */
 int image_output_referrer(const char *destination, const struct content_image *artifact,
@@ -42,6 +42,8 @@ int image_output_engine(const struct content_image *image, const char *name, str
 /* Adds the image to the layout in `dir`, under the tag (NULL: none), which then names it alone. */
 int layout_write(const char *dir, const char *tag, const struct content_image *image,
                  struct error *err);
+/* Adds an artifact, which has no name there. */
+int layout_write_artifact(const char *dir, const struct content_image *artifact, struct error *err);
 int layout_check(const char *dir, struct error *err);
 /* Loads a docker-archive into an engine, which has to have `name` then. */
 struct archive_stream;

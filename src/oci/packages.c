@@ -3,7 +3,9 @@
 
 #include "base/file.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #define CHUNK  ((size_t)64 << 10)
@@ -146,9 +148,31 @@ static int read_rpm_file(struct reading *g, const char *path, const struct tree_
     return 0;
 }
 
+static int read_ndb_file(struct reading *g, const char *path, const struct tree_entry *e,
+                         struct error *err)
+{
+    AUTO_FD int fd = -1;
+    void *bytes = NULL;
+    int rc;
+
+    if (count_bytes(g, path, e, err) < 0)
+        return -1;
+    fd = copy(g, e, err);
+    if (fd < 0)
+        return error_wrap(err, "%s", path);
+    if (e->size > 0)
+        bytes = mmap(NULL, e->size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (bytes == MAP_FAILED)
+        return error_sys(err, errno, "%s: mapping a copy of it", path);
+    rc = packages_read_ndb(slice_of(bytes, e->size), &g->list, err);
+    if (bytes)
+        munmap(bytes, e->size);
+    return rc < 0 ? error_wrap(err, "%s", path) : 0;
+}
+
 /*
  * Where distributions keep it. Of its forms SQLite's is read, unless it has a log of changes beside
- * it that nobody has written back.
+ * it that nobody has written back, and rpm's own; Berkeley DB has no reader for files of strangers.
  */
 static int read_rpm(struct reading *g, struct error *err)
 {
@@ -161,12 +185,17 @@ static int read_rpm(struct reading *g, struct error *err)
         AUTO_FREE char *bdb = xasprintf("%s/Packages", dirs[i]);
         struct tree_entry e, other;
 
-        if (!find(g, path, &e))
-            g->list.rpm_unread = g->list.rpm_unread || find(g, ndb, &other) || find(g, bdb, &other);
-        else if (find(g, log, &other) && other.size > 0)
-            g->list.rpm_unread = true;
-        else if (read_rpm_file(g, path, &e, err) < 0)
-            return -1;
+        if (find(g, path, &e)) {
+            if (find(g, log, &other) && other.size > 0)
+                g->list.rpm_unread = "SQLite with a log beside it";
+            else if (read_rpm_file(g, path, &e, err) < 0)
+                return -1;
+        } else if (find(g, ndb, &e)) {
+            if (read_ndb_file(g, ndb, &e, err) < 0)
+                return -1;
+        } else if (find(g, bdb, &e)) {
+            g->list.rpm_unread = "Berkeley DB";
+        }
     }
     return 0;
 }

@@ -2,7 +2,7 @@
  * The packages of an image, from the databases of its package managers: dpkg's (dpkg(1),
  * deb-control(5)), one file for all or, in images without a package manager, a file for each in
  * status.d/; apk's (Alpine's "Apk spec", installed database), both read line by line; and rpm's,
- * where it is one of SQLite.
+ * where it is one of SQLite or rpm's own (ndb).
  */
 #ifndef CAPSULE_OCI_PACKAGES_H
 #define CAPSULE_OCI_PACKAGES_H
@@ -33,7 +33,7 @@ struct package_list {
     struct package *items; /* by kind, name, version and architecture, none twice */
     size_t count;
     char *os_id, *os_version; /* ID and VERSION_ID of os-release(5), or NULL */
-    bool rpm_unread;          /* there is a database of rpm in a form that is not read */
+    const char *rpm_unread;   /* the form of a database of rpm that was not read, or NULL */
 };
 void package_list_free(struct package_list *l);
 #define AUTO_PACKAGE_LIST CLEANUP(package_list_free)
@@ -52,6 +52,8 @@ struct package_reader *package_reader_new(enum package_kind kind, struct package
 int package_reader_feed(struct package_reader *r, struct slice bytes, struct error *err);
 /* At the end of the file; frees the reader, also on failure. */
 int package_reader_end(struct package_reader *r, struct error *err);
+/* Takes a whole Packages.db of rpm in. Its parts are checked as rpm does, and their checksums. */
+int packages_read_ndb(struct slice db, struct package_list *to, struct error *err);
 /* Takes one package of rpm in. */
 int packages_read_rpm_header(struct slice blob, struct package_list *to, struct error *err);
 /* Sets os_id and os_version; what is not understood is passed over. */

@@ -3,9 +3,9 @@
 
 #include "base/log.h"
 #include "base/strv.h"
+#include "oci/progress.h"
 #include "oci/push_priv.h"
 #include "oci/registry_hosts.h"
-#include "oci/registry_progress.h"
 
 #include <stdio.h>
 
@@ -15,7 +15,7 @@ static void done(void *arg, const struct fetch *f)
 {
     const struct upload *u = f->arg;
 
-    registry_progress_end(arg);
+    progress_end(arg);
     log_info("image", "pushed", kv_str("what", f->what), kv_uint("bytes", f->size),
              kv_str("how", u->how));
 }
@@ -25,8 +25,8 @@ int push_blobs(struct registry *r, const struct content_image *image, struct err
     size_t max = image->layer_count + 1, count = 0;
     AUTO_FREE struct upload *u = xcalloc(max, sizeof(*u));
     AUTO_FREE struct fetch *f = xcalloc(max, sizeof(*f));
-    struct registry_progress shown = {0};
-    const struct fetch_progress progress = {registry_progress_show, done, &shown};
+    struct progress shown = {0};
+    const struct fetch_progress progress = {progress_show_fetches, done, &shown};
     int rc;
 
     for (size_t i = 0; i < max; i++) {
@@ -41,7 +41,7 @@ int push_blobs(struct registry *r, const struct content_image *image, struct err
         count++;
     }
     rc = fetch_all(r, f, count, &progress, err);
-    registry_progress_end(&shown);
+    progress_end(&shown);
     for (size_t i = 0; i < count; i++) {
         fetch_free(&f[i]);
         upload_free(&u[i]);

@@ -8,6 +8,7 @@
 #include "oci/manifest.h"
 #include "oci/manifest_write.h"
 #include "oci/push_priv.h"
+#include "oci/referrer_list.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -15,32 +16,6 @@
 #define ROUNDS_MAX 3 /* of adding to the list, while others overwrite it */
 
 /* ---- the list ---- */
-
-/* The index under `tag`, an empty one when there is none. NULL with err. */
-static json_t *get_index(struct registry *r, const char *tag, struct error *err)
-{
-    AUTO_BUF struct buf text = BUF(REFERRERS_MAX);
-    struct fetch f = {
-        .accept = OCI_INDEX_TYPE, .text = &text, .fd = -1, .size = FETCH_SIZE_UNKNOWN};
-    struct error why = {0};
-    json_t *doc = NULL;
-
-    f.url = registry_url(r, "manifests", tag);
-    f.what = xasprintf("list of referrers %s", tag);
-    if (fetch_all(r, &f, 1, NULL, &why) == 0)
-        doc = oci_json_parse(buf_slice(&text), f.what, err);
-    else if (why.kind == ERR_NOT_FOUND)
-        doc = oci_index_new();
-    else if (err)
-        *err = why;
-    if (doc && !json_is_array(json_object_get(doc, "manifests"))) {
-        error_set(err, ERR_INVALID, "%s: not an image index, so nothing is added to it", f.what);
-        json_decref(doc);
-        doc = NULL;
-    }
-    fetch_free(&f);
-    return doc;
-}
 
 static bool lists(const json_t *index, const char *digest)
 {
@@ -53,22 +28,6 @@ static bool lists(const json_t *index, const char *digest)
             return true;
     }
     return false;
-}
-
-/* What the list says of an artifact: its type, else that of its configuration; its annotations. */
-static json_t *descriptor_of(const json_t *manifest, const struct content_blob *b)
-{
-    const char *type = oci_json_str(manifest, "artifactType");
-    json_t *d = oci_descriptor_new(b->media_type, &b->digest, b->size);
-    json_t *annotations = json_object_get(manifest, "annotations");
-
-    if (!type || !type[0])
-        type = oci_json_str(json_object_get(manifest, "config"), "mediaType");
-    if (type)
-        json_object_set_new(d, "artifactType", json_string(type));
-    if (annotations)
-        json_object_set(d, "annotations", annotations);
-    return d;
 }
 
 static int put_index(struct registry *r, const char *tag, const json_t *index, struct error *err)
@@ -88,7 +47,7 @@ static int put_index(struct registry *r, const char *tag, const json_t *index, s
 /* Adds `entry` to the list unless it is there. 1 when it was. */
 static int add_once(struct registry *r, const char *tag, json_t *entry, struct error *err)
 {
-    json_t *index = get_index(r, tag, err);
+    json_t *index = referrer_index(r, tag, err);
     int rc;
 
     if (!index)
@@ -109,8 +68,7 @@ static int add(struct registry *r, const struct digest *subject, json_t *entry, 
     char tag[DIGEST_TEXT_MAX];
     int rc = 0;
 
-    digest_text(subject, tag);
-    tag[strcspn(tag, ":")] = '-';
+    referrer_tag(subject, tag);
     log_info("image", "the registry keeps no list of referrers; adding to its index",
              kv_str("tag", tag));
     for (int i = 0; i <= ROUNDS_MAX && rc == 0; i++)
@@ -142,7 +100,7 @@ static int push(struct registry *r, const struct content_image *artifact, const 
         return -1;
     if (strcmp(listed, told) == 0)
         return 0;
-    entry = descriptor_of(manifest, &artifact->manifest);
+    entry = oci_artifact_entry_new(&artifact->manifest, manifest);
     rc = add(r, &subject, entry, err);
     json_decref(entry);
     return rc;
@@ -153,17 +111,9 @@ int registry_push_referrer(const char *where, const struct content_image *artifa
 {
     AUTO_REFERENCE struct reference ref = {0};
     AUTO_REGISTRY struct registry r = {0};
-    AUTO_BUF struct buf text = BUF(BLOB_JSON_MAX);
-    json_t *manifest = NULL;
-    uint8_t *to = buf_reserve(&text, artifact->manifest.size);
+    json_t *manifest = oci_artifact_read(&artifact->manifest, err);
     int rc = -1;
 
-    if (!to)
-        error_set(err, ERR_LIMIT, "a manifest of more than %zu bytes", BLOB_JSON_MAX);
-    else if (content_read(&artifact->manifest, 0, to, artifact->manifest.size, err) >= 0) {
-        text.len = artifact->manifest.size;
-        manifest = oci_json_parse(buf_slice(&text), "the artifact's manifest", err);
-    }
     if (manifest && push_open(where, artifact, options, &ref, &r, err) == 0)
         rc = push(&r, artifact, manifest, err);
     json_decref(manifest);

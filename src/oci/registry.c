@@ -7,8 +7,9 @@
 #include "base/log.h"
 #include "oci/fetch.h"
 #include "oci/manifest.h"
+#include "oci/progress.h"
 #include "oci/reference.h"
-#include "oci/registry_progress.h"
+#include "oci/referrer_list.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -21,13 +22,14 @@
 struct pull {
     struct registry registry;
     uint64_t size_max;  /* of all layers, as they are sent */
+    uint64_t small_max; /* of another blob */
     int fd;             /* layers, one behind the other */
     struct blob *ready; /* layers in that file; named by digest */
     struct digest *digests;
     size_t count;
 };
 
-/* A small thing as an unnamed file, which is how blobs are passed. */
+/* One thing as an unnamed file, which is how blobs are passed. */
 static int get_small(struct pull *p, const struct descriptor *d, struct blob *out,
                      struct error *err)
 {
@@ -38,9 +40,10 @@ static int get_small(struct pull *p, const struct descriptor *d, struct blob *ou
     int rc;
 
     digest_text(&d->digest, text);
-    if (d->size > BLOB_JSON_MAX)
-        return error_set(err, ERR_LIMIT, "%s: %llu bytes, more than the limit of %zu", text,
-                         (unsigned long long)d->size, BLOB_JSON_MAX);
+    if (d->size > (manifest ? BLOB_JSON_MAX : p->small_max))
+        return error_set(err, ERR_LIMIT, "%s: %llu bytes, more than the limit of %llu", text,
+                         (unsigned long long)d->size,
+                         (unsigned long long)(manifest ? BLOB_JSON_MAX : p->small_max));
     f.fd = file_temp(err);
     if (f.fd < 0)
         return -1;
@@ -108,8 +111,8 @@ static int plan(struct pull *p, const struct descriptor *layers, size_t count, s
 static int get_layers(void *arg, const struct descriptor *layers, size_t count, struct error *err)
 {
     AUTO_FREE struct fetch *f = xcalloc(count, sizeof(*f));
-    struct registry_progress shown = {0};
-    const struct fetch_progress progress = {registry_progress_show, registry_progress_done, &shown};
+    struct progress shown = {0};
+    const struct fetch_progress progress = {progress_show_fetches, progress_pulled, &shown};
     struct pull *p = arg;
     int rc;
 
@@ -121,10 +124,19 @@ static int get_layers(void *arg, const struct descriptor *layers, size_t count, 
     rc = plan(p, layers, count, f, err);
     if (rc == 0)
         rc = fetch_all(&p->registry, f, p->count, &progress, err);
-    registry_progress_end(&shown);
+    progress_end(&shown);
     for (size_t i = 0; i < count; i++)
         fetch_free(&f[i]);
     return rc;
+}
+
+/* Whoever asks for these looks at the sizes of what is in them. */
+static int list_referrers(void *arg, const struct digest *subject, json_t *list, struct error *err)
+{
+    struct pull *p = arg;
+
+    p->small_max = p->size_max;
+    return referrer_list(&p->registry, subject, list, err);
 }
 
 static void pull_free(struct pull *p)
@@ -137,14 +149,13 @@ static void pull_free(struct pull *p)
     registry_close(&p->registry);
 }
 
-/* The document that the reference names, and its digest. NULL with err. */
-static json_t *get_top(struct pull *p, const struct reference *ref, char **type,
+/* The document that the reference names, its bytes and its digest. NULL with err. */
+static json_t *get_top(struct pull *p, const struct reference *ref, char **type, struct buf *text,
                        struct digest *digest, struct error *err)
 {
-    AUTO_BUF struct buf text = BUF(BLOB_JSON_MAX);
     char name[DIGEST_TEXT_MAX];
     const char *which = ref->pinned ? digest_text(&ref->digest, name) : ref->tag;
-    struct fetch f = {.accept = MANIFEST_TYPES, .text = &text, .fd = -1};
+    struct fetch f = {.accept = MANIFEST_TYPES, .text = text, .fd = -1};
     json_t *doc = NULL;
     int rc;
 
@@ -153,11 +164,11 @@ static json_t *get_top(struct pull *p, const struct reference *ref, char **type,
     f.what = xasprintf("manifest %s", which);
     rc = fetch_all(&p->registry, &f, 1, NULL, err);
     *digest = (struct digest){.alg = ref->pinned ? ref->digest.alg : HASH_SHA256};
-    hash_once(digest->alg, buf_slice(&text), digest->bytes);
+    hash_once(digest->alg, buf_slice(text), digest->bytes);
     if (rc == 0 && ref->pinned && !digest_equal(digest, &ref->digest))
         rc = digest_mismatch(f.what, &ref->digest, digest, err);
     if (rc == 0)
-        doc = oci_json_parse(buf_slice(&text), f.what, err);
+        doc = oci_json_parse(buf_slice(text), f.what, err);
     *type = f.content_type ? xstrndup(f.content_type, strcspn(f.content_type, "; ")) : xstrdup("");
     fetch_free(&f);
     return doc;
@@ -167,10 +178,11 @@ static json_t *get_top(struct pull *p, const struct reference *ref, char **type,
  * Index or manifest. What it holds counts, as Content-Type is not under the digest; a document that
  * could be both is refused (distribution-spec and CVE-2021-41190).
  */
-static int load_top(struct pull *p, const json_t *top, const char *type,
+static int load_top(struct pull *p, const json_t *top, struct slice text, const char *type,
                     const struct image_options *options, struct image *out, struct error *err)
 {
-    const struct blob_source src = {.open = open_blob, .prepare = get_layers, .arg = p};
+    const struct blob_source src = {
+        .open = open_blob, .prepare = get_layers, .arg = p, .referrers = list_referrers};
     const char *told = oci_json_str(top, "mediaType");
     bool index = json_object_get(top, "manifests") != NULL;
     bool manifest = json_object_get(top, "layers") || json_object_get(top, "config");
@@ -182,13 +194,15 @@ static int load_top(struct pull *p, const json_t *top, const char *type,
         return error_hint(err, "images of Docker's schema 1 must be pushed again by a newer tool");
     }
     return index ? image_from_index(&src, top, NULL, options, out, err)
-                 : image_from_manifest(&src, top, options, out, err);
+                 : image_from_manifest(&src, top, text, options, out, err);
 }
 
 static int pull(const struct reference *ref, const char *host, const struct image_options *options,
                 struct image *out, struct error *err)
 {
-    CLEANUP(pull_free) struct pull p = {.fd = -1, .size_max = options->layer_max};
+    CLEANUP(pull_free)
+    struct pull p = {.fd = -1, .size_max = options->layer_max, .small_max = BLOB_JSON_MAX};
+    AUTO_BUF struct buf bytes = BUF(BLOB_JSON_MAX);
     AUTO_FREE char *type = NULL;
     char text[DIGEST_TEXT_MAX];
     struct digest digest;
@@ -197,12 +211,12 @@ static int pull(const struct reference *ref, const char *host, const struct imag
 
     if (registry_open(&p.registry, host, ref->name, options, err) < 0)
         return -1;
-    top = get_top(&p, ref, &type, &digest, err);
+    top = get_top(&p, ref, &type, &bytes, &digest, err);
     if (!top)
         return -1;
     log_info("image", "pulling", kv_str("from", host), kv_str("name", ref->name),
              kv_str("digest", digest_text(&digest, text)));
-    rc = load_top(&p, top, type, options, out, err);
+    rc = load_top(&p, top, buf_slice(&bytes), type, options, out, err);
     json_decref(top);
     if (rc == 0)
         out->repo_digest = xasprintf("%s/%s@%s", host, ref->name, text);

@@ -118,7 +118,7 @@ int release_base_load(struct store *s, const char *reference, const struct image
 {
     AUTO_RELEASE_BASE struct release_base b = {.config = BUF(BLOB_JSON_MAX)};
     struct taking taking = {s, &b};
-    const struct image_sink sink = {take_config, take_layer, &taking};
+    const struct image_sink sink = {.config = take_config, .layer = take_layer, .arg = &taking};
     AUTO_IMAGE struct image im = {0};
 
     if (image_load_parts(reference, options, &sink, &im, err) < 0)

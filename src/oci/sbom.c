@@ -194,10 +194,13 @@ static void put_document(struct json_writer *w, const struct sbom_input *in, con
     put(w, "SPDXID", "SPDXRef-DOCUMENT");
     put(w, "name", in->name);
     put(w, "documentNamespace", namespace);
-    if (in->packages->rpm_unread)
-        put(w, "comment",
-            "The image has a database of rpm packages in a form that is not read; they are missing "
-            "here.");
+    if (in->packages->rpm_unread) {
+        AUTO_FREE char *text = xasprintf("The image has a database of rpm packages in a form that "
+                                         "is not read (%s); they are missing here.",
+                                         in->packages->rpm_unread);
+
+        put(w, "comment", text);
+    }
     put_creation(w, in);
     json_put_key(w, "packages");
     json_put_array(w);

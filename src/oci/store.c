@@ -96,6 +96,8 @@ struct store *store_open(const char *dir, struct error *err)
     s->blobs_fd = s->use_fd = s->index_fd = -1;
     if (prepare(s, err) < 0) {
         error_wrap(err, "opening the image store %s", s->dir);
+        if (!dir && err && (err->sys == EROFS || err->sys == EACCES || err->sys == EPERM))
+            error_hint(err, "set XDG_DATA_HOME to a directory that can be written");
         store_close(s);
         return NULL;
     }

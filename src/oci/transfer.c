@@ -137,6 +137,8 @@ static size_t on_header(char *ptr, size_t size, size_t count, void *arg)
     if (line.len > 5 && memcmp(line.ptr, "HTTP/", 5) == 0) { /* of "100 Continue", or after it */
         fetch_answer_clear(&s->answer);
         buf_clear(&s->challenges);
+        free(s->f->link);
+        s->f->link = NULL;
         s->head = false;
     } else if (line.len <= 2) {
         s->head = true;
@@ -152,6 +154,8 @@ static size_t on_header(char *ptr, size_t size, size_t count, void *arg)
         }
     } else if (field(line, "content-type:", &value)) {
         keep(&s->f->content_type, value);
+    } else if (field(line, "link:", &value)) {
+        keep(&s->f->link, value);
     } else if (field(line, "content-range:", &value) && value.len > 6 &&
                slice_equal_str_nocase(slice_of(value.ptr, 6), "bytes ")) {
         value = slice_of(value.ptr + 6, value.len - 6);

@@ -366,12 +366,6 @@ def test_wrong_options(capsule, args, says, status):
     assert says in capsule.cli("run", *args, check=status).stderr
 
 
-def test_host_mounts_are_refused(engine, run, tmp_path):
-    p = run("--mount", f"data={tmp_path}/state", "app:1")
-    assert p.returncode == 1 and b"--mount: not available in this version for containers" in p.err
-    assert engine.spec is None and not (tmp_path / "state").exists()
-
-
 def test_publish_all_needs_to_know_the_ports(engine, run):
     p = run("--publish-all", "app:1")
     assert p.returncode == 2 and b"-f" in p.err and engine.spec is None

@@ -7,6 +7,7 @@ import fcntl
 import mmap
 import os
 import select
+import shutil
 import signal
 import stat
 import struct
@@ -20,7 +21,7 @@ import fuse_client as fc
 from conftest import wait_for
 from fuse_client import FuseClient, FuseError, ROOT_NODE
 from pairing import children
-from served_mounts import Served
+from served_mounts import CONTAINER_CAPS, Served
 
 USER = 12345
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
@@ -620,6 +621,59 @@ def test_server_is_shut_in(served):
     assert len(mounts) == 1 and {"nodev", "nosuid", "noexec"} <= set(mounts[0][5].split(","))
     assert get(f"/proc/{server}/environ") == b""
     assert b"Max core file size        0 " in get(f"/proc/{server}/limits")
+
+
+def test_server_is_shut_in_where_nobody_may_mount(served):
+    """As in a container of Docker or podman."""
+    served.caps = CONTAINER_CAPS
+    served.serve()
+    server = served.server()
+    with open(f"/proc/{server}/status") as f:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in f)
+    assert status["Seccomp"].strip() == "2" and status["NoNewPrivs"].strip() == "1"
+    wanted = sum(1 << c for c in (0, 1, 3, 4, 6, 7))  # as above, without DAC_READ_SEARCH
+    assert [int(status[k], 16) for k in ("CapEff", "CapPrm", "CapBnd", "CapInh")] == [wanted] * 3 + [0]
+    put(served.data + "/here")
+    assert os.listdir(f"/proc/{server}/root") == ["here"]
+    leads_out = [x for x in os.listdir(f"/proc/{server}/fd") if os.path.isdir(f"/proc/{server}/fd/{x}")
+                 and os.stat(f"/proc/{server}/fd/{x}").st_ino != os.stat(served.data).st_ino]
+    assert leads_out == [], "of directories it has no other open"
+    assert "info hostfs: no mounts may be made here, so the server is shut in by chroot and Landlock mount=data" in served.text() \
+        or "warn hostfs: no mounts may be made here and the kernel has no Landlock" in served.text()
+
+
+def test_server_that_cannot_be_shut_in_does_not_serve(served):
+    served.caps = [c for c in CONTAINER_CAPS if c != "sys_chroot"]
+    assert served.shell("--mount", f"data={served.data}").wait(20) == 1
+    assert "shutting a host mount's server into its directory: Operation not permitted" in served.text()
+    assert "--cap-add SYS_CHROOT" in served.text()
+
+
+def test_one_enclave_has_a_directory(served):
+    served.serve()
+    other = Served()
+    try:
+        shutil.rmtree(other.data)
+        other.data = served.data
+        assert other.shell("--mount", f"data={served.data}").wait(30) == 1
+        assert "host mount data: the directory is served to another enclave" in other.text()
+        served.stop()
+        served.serve(":ro")
+        other.serve(":ro")
+    finally:
+        other.close()
+
+
+def test_read_only_file_system_is_noticed(served):
+    """A release container is not told: it sees how the directory is mounted."""
+    subprocess.run(["mount", "--bind", "-o", "ro", served.data, served.data], check=True)
+    try:
+        client = FuseClient(served.serve().socket())
+        assert client.flags & 1
+        client.close()
+        served.stop()
+    finally:
+        subprocess.run(["umount", "-l", served.data], check=True)
 
 
 def test_user_is_shut_in_too(served):

@@ -96,7 +96,7 @@ def test_handshakes_have_five_seconds_however_slowly_they_come(pair):
     wait_for(lambda: all(os.path.exists(f"/proc/self/fd/{fd}/{name}") for name in names), 10, "all that listens")
     results, threads = {}, []
     for name, data, pause in (("v.sock", b"CONNECT 000000000017000\n", 0.4), ("v.sock_22048", b"\x30\0\0\0" + b"{" * 40, 0.4),
-                              ("v.sock_22049", b"time\n", 1.5)):
+                              ("v.sock_22049", b"time\n", 4)):
         threads.append(threading.Thread(target=dribble, args=[f"/proc/self/fd/{fd}/{name}", data, pause, results]))
         threads[-1].start()
     for t in threads:
@@ -104,6 +104,6 @@ def test_handshakes_have_five_seconds_however_slowly_they_come(pair):
     os.close(fd)
     assert set(results) == set(names)
     for name, (took, said) in results.items():
-        assert 4.5 < took < 7.4 and said == b"", (name, took, said)
+        assert 4.5 < took < 9.5 and said == b"", (name, took, said)
     for process in (p.shell_process, p.runtime_process):
         assert cpu_seconds(process.pid) < 2, "half a line kept it busy"

@@ -476,7 +476,7 @@ def test_slow_head_is_408(pair):
         sock.sendall(b"GET http")
         start = time.monotonic()
         assert Response(sock).status == 408
-        assert 8 < time.monotonic() - start < 13
+        assert 8 < time.monotonic() - start < 25
 
 
 def test_slow_reader_does_not_fill_memory(pair):

@@ -151,6 +151,34 @@ say(got)
     assert m.end()[0] == {"status": "exited", "code": 0}
 
 
+@pytest.mark.parametrize("piece", [100, 4095, 70000])
+def test_long_replies_in_pieces(mounted, piece):
+    """Small ones fill a pipe's places long before its memory."""
+    big = os.urandom(3 << 20)
+    m = mounted({"big": big, "small": b"here"}, piece=piece, lanes=1)
+    m.start("""
+import hashlib
+say([[hashlib.sha256(read('/mnt/data/big')).hexdigest(), read('/mnt/data/small').decode()] for i in range(2)
+     if not os.posix_fadvise(os.open('/mnt/data/big', os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)])
+""")
+    assert m.result() == [[hashlib.sha256(big).hexdigest(), "here"]] * 2
+    assert m.end()[0] == {"status": "exited", "code": 0}
+    assert len(m.fuse.asked(fuse_host.READ)) > 4
+
+
+def test_a_long_reply_that_ends_early(mounted):
+    def half(op, _, honest):
+        if op == fuse_host.READ and len(honest) > 100000:
+            m.fuse.cut_next = True
+            return honest[:len(honest) // 2]
+        return honest
+
+    m = mounted({"big": bytes(3 << 20)}, lie=half)
+    m.start("say([err(read, '/mnt/data/big'), err(os.listdir, '/mnt/data')])")
+    assert set(m.result()) <= DEAD
+    assert "a host mount is over" in m.end()[1]
+
+
 def test_what_was_written_is_at_the_host_before_the_end_is_told(mounted):
     """Through a mapping, by a process that the app leaves behind and that is killed. The host takes its time with
     every second write, and nobody hangs up on it meanwhile."""

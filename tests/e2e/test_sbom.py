@@ -3,11 +3,13 @@ A validator of others reads it in tests/peers/test_sbom.py."""
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
 import sqlite3
 import struct
+import zlib
 
 import pytest
 
@@ -171,13 +173,60 @@ def test_rpm_database_that_was_damaged(sbom, tmp_path):
         assert "/var/lib/rpm/rpmdb.sqlite" in sbom(f("var/lib/rpm/rpmdb.sqlite", bad), check=1, name=f"bad{n}")
 
 
+def ndb(*rows, free=0):
+    """rpm's own database, by rpm's rpmpkg.c: slots, among them free ones, and blobs in the opposite order."""
+    slots, blobs, pages = [(0, 0, 0)] * free, b"", -(-(len(rows) + free + 2) // 256)
+    for number, row in reversed(list(enumerate(rows, 7))):
+        head = struct.pack("<4s3I", b"BlbS", number, 1700000000, len(row)) + row
+        head += bytes(-(len(head) + 12) % 16)
+        blob = head + struct.pack("<2I4s", zlib.adler32(head), len(row), b"BlbE")
+        slots.append((number, pages * 256 + len(blobs) // 16, len(blob) // 16))
+        blobs += blob
+    slots += [(0, 0, 0)] * (pages * 256 - 2 - len(slots))
+    return (struct.pack("<4s4I12x", b"RpmP", 0, 3, pages, len(rows) + 7) +
+            b"".join(struct.pack("<4s3I", b"Slot", *slot) for slot in slots) + blobs)
+
+
+def test_rpms_own_database(sbom):
+    rows = [rpm_header("gpg-pubkey"), rpm_header(epoch=2), rpm_header("big", tags={1015: "x" * 70001})]
+    rows += [rpm_header(f"p{i:03}") for i in range(300)]
+    doc = sbom(f("usr/lib/sysimage/rpm/Packages.db", ndb(*rows, free=2)), d("var/lib"), sym("var/lib/rpm", "../../usr/lib/sysimage/rpm"),
+               f("etc/os-release", "ID=opensuse-leap\nVERSION_ID=15.6\n"))
+    assert [x[0] for x in listed(doc)] == ["bash", "big", *(f"p{i:03}" for i in range(300))] and "comment" not in doc
+    assert listed(doc)[0][2] == "pkg:rpm/opensuse-leap/bash@5.2-1.fc39?arch=x86_64&epoch=2&distro=opensuse-leap-15.6"
+    assert listed(sbom(f("var/lib/rpm/Packages.db", ndb()), name="empty")) == []
+
+
+def changed(data, at, value):
+    return data[:at] + value + data[at + len(value):]
+
+
+GOOD = ndb(rpm_header(), rpm_header("two"))
+
+
+@pytest.mark.parametrize("data, said", [
+    (b"", "not a database of rpm's"), (GOOD[:4000], "not a database of rpm's"), (b"x" + GOOD[1:], "not a database of rpm's"),
+    (changed(GOOD, 4, b"\1"), "version 1"), (changed(GOOD, 12, b"\0"), "ends among its slots"),
+    (changed(GOOD, 12, b"\xff\xff\xff\xff"), "ends among its slots"), (changed(GOOD, 32, b"x"), "a slot without its mark"),
+    (changed(GOOD, 36, bytes(4)), "leads out"), (changed(GOOD, 40, b"\1"), "not where it should be"),
+    (changed(GOOD, 40, b"\1\0"), "leads out"), (changed(GOOD, 44, b"\xff\xff\xff\xff"), "leads out"),
+    (changed(GOOD, 44, b"\1"), "without room"), (GOOD[:-16], "leads out"), (changed(GOOD, 48, GOOD[32:48]), "overlap"),
+    (changed(GOOD, 4096 + 40, b"\xff"), "checksum"), (changed(GOOD, 4096 + 12, b"\xf0\xff\xff\xff"), "not where it should be"),
+    (ndb(b"\0" * 8), "without a name"), (ndb(b"\xff" * 64), "not the header"),
+    (GOOD[:4096 + (len(GOOD) - 4096) // 2], "leads out"),
+], ids=map(str, itertools.count()))
+def test_rpms_own_database_that_is_none(data, said, sbom):
+    message = sbom(f("var/lib/rpm/Packages.db", data), check=1)
+    assert said in message and "/var/lib/rpm/Packages.db" in message
+
+
 def test_what_is_missing_is_told(sbom, tmp_path):
     doc = sbom()
     assert listed(doc) == [] and "no package database" in doc["stderr"] and "comment" not in doc
     rpm = [f("var/lib/rpm/rpmdb.sqlite", rpm_db(tmp_path / "db", rpm_header())), f("var/lib/rpm/rpmdb.sqlite-wal", "x")]
-    for n, entries in enumerate((rpm, [f("var/lib/rpm/Packages", "x")], [f("usr/lib/sysimage/rpm/Packages.db", "x")])):
+    for n, (form, entries) in enumerate((("SQLite with a log beside it", rpm), ("Berkeley DB", [f("var/lib/rpm/Packages", "x")]))):
         doc = sbom(*entries, name=f"rpm{n}")
-        assert "lacks rpm packages" in doc["stderr"] and "rpm" in doc["comment"] and listed(doc) == []
+        assert "lacks rpm packages" in doc["stderr"] and form in doc["stderr"] and f"({form})" in doc["comment"] and listed(doc) == []
 
 
 def test_equal_bytes(sbom, tmp_path):
@@ -263,7 +312,7 @@ def test_attached_to_the_image_in_a_registry(capsule, tmp_path, serving):
 
 def test_nowhere_to_attach_it_to(capsule, tmp_path):
     write_manifest(tmp_path / "capsule.yaml", "oci:img")
-    for options in ([], ["--output", f"oci:{tmp_path}/out"], ["--eif", tmp_path / "a.eif"]):
+    for options in ([], ["--output", f"docker-archive:{tmp_path}/out.tar"], ["--eif", tmp_path / "a.eif"]):
         r = capsule.cli("build", "-f", tmp_path / "capsule.yaml", "--attest", *options, check=2)
         assert "docker://" in r.stderr
 

@@ -1,6 +1,6 @@
 /*
- * First byte: 0 a dpkg database, 1 apk's, and where it is cut in two; 2 a package header of rpm.
- * What comes out goes into a bill of materials, which has to be JSON.
+ * First byte: 0 a dpkg database, 1 apk's, and where it is cut in two; 2 a package header of rpm; 5
+ * its own database. What comes out goes into a bill of materials, which has to be JSON.
  */
 #include "oci/sbom.h"
 
@@ -35,7 +35,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return 0;
     if (data[0] % 3 == PACKAGE_RPM) {
-        if (packages_read_rpm_header(slice_of(data + 1, size - 1), &l, NULL) == 0)
+        const struct slice rest = slice_of(data + 1, size - 1);
+
+        if ((data[0] == 5 ? packages_read_ndb : packages_read_rpm_header)(rest, &l, NULL) == 0)
             write_it(&l);
         return 0;
     }

@@ -2,16 +2,14 @@
 shell script stands in for capsule-shell as the image's entrypoint; everything around it is real."""
 
 import json
-import pathlib
 import shutil
 import signal
 import subprocess
-import tempfile
 
 import pytest
 
-import docker_engine
 from conftest import BIN, free_port, wait_for, write_manifest
+from real_engines import NET, Docker, start_engine
 
 ENTRY = r"""#!/bin/sh
 case " $* " in
@@ -47,61 +45,10 @@ int main(void)
 """
 
 
-# podman gives containers process limits that a machine of CI may not set; its runtime is told of none.
-RUNTIME = """#!/usr/bin/python3
-import json, os, sys
-for option, bundle in zip(sys.argv, sys.argv[1:]):
-    if option in ("--bundle", "-b"):
-        with open(bundle + "/config.json", "r+") as f:
-            config = json.load(f)
-            config["process"].pop("rlimits", None)
-            f.seek(0), f.truncate()
-            json.dump(config, f)
-os.execvp("runc", sys.argv)
-"""
-
-
-class Podman:
-    def __init__(self):
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cpm"))  # short: podman wants at most 50 characters
-        self.socket = self.dir / "s"
-        self.base = ["podman", "--root", self.dir / "root", "--runroot", self.dir / "run", "--storage-driver", "vfs",
-                     "--cgroup-manager", "cgroupfs", "--runtime", self.dir / "runtime"]
-        (self.dir / "runtime").write_text(RUNTIME)
-        (self.dir / "runtime").chmod(0o755)
-        self.process = subprocess.Popen([*self.base, "system", "service", "--time", "0", f"unix://{self.socket}"],
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(lambda: self.socket.exists() or self.process.poll() is not None, 30, "podman's socket")
-
-    def load(self, context):
-        subprocess.run([*self.base, "build", "-q", "-t", "localhost/capsule-run:1", context], check=True, capture_output=True)
-
-    def leftovers(self):
-        return subprocess.run([*self.base, "ps", "-aq"], capture_output=True, check=True).stdout
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(30)
-        subprocess.run(["umount", "-q", *self.dir.rglob("shm")], capture_output=True)
-        shutil.rmtree(self.dir, ignore_errors=True)
-
-
-class Docker(docker_engine.Engine):
-    def load(self, context):
-        self.docker("build", "-q", "-t", "localhost/capsule-run:1", context)
-
-    def leftovers(self):
-        return self.docker("ps", "-aq").stdout
-
-
 @pytest.fixture(scope="module", params=["docker", "podman"])
 def engine(request, tmp_path_factory):
-    if not docker_engine.DOCKERD if request.param == "docker" else not shutil.which("podman"):
-        pytest.skip(f"needs {request.param}")
-    e = Docker() if request.param == "docker" else Podman()
+    e = start_engine(request.param)
     try:
-        if request.param == "docker" and not e.wait_ready():
-            pytest.skip(f"dockerd does not run here: {e.last_words()}")
         context = tmp_path_factory.mktemp("context")
         shutil.copy(shutil.which("busybox"), context / "busybox")
         (context / "entry").write_text(ENTRY)
@@ -112,7 +59,7 @@ def engine(request, tmp_path_factory):
         tools = "".join(f"COPY busybox /bin/{x}\n" for x in "sh id grep touch sleep".split())
         (context / "Dockerfile").write_text(f'FROM scratch\n{tools}COPY entry probe /\nCOPY capsule.yaml /enclave/\nENV PATH=/bin\nENTRYPOINT ["/entry"]\n')
         try:
-            e.load(context)
+            e.build(context, "localhost/capsule-run:1")
         except subprocess.CalledProcessError as error:
             pytest.skip(f"{request.param} cannot build here: {error.stderr[-300:]}")
         yield e
@@ -133,9 +80,6 @@ def run(engine, capsule):
     yield call
     capsule.stop_all()
     assert engine.leftovers() == b""
-
-
-NET = ["--network", "host"]  # the test engines have no bridge
 
 
 def test_status_and_log(run):

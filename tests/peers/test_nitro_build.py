@@ -1,9 +1,12 @@
-"""`build --eif-builder nitro-cli` through a real Docker engine. The builder image is made here: its nitro-cli is a script
+"""`build --eif-builder nitro-cli` through real engines, Docker and podman. The builder image is made here: its nitro-cli is a script
 that has an EIF of the same app ready, so what is shown is all around it - the amended image, the container, what is
 said, the checks of the result - and that nothing is left, whatever happens."""
 
 import io
 import json
+import os
+import pathlib
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -14,8 +17,9 @@ import pytest
 import docker_engine
 from conftest import Capsule, wait_for, write_manifest
 from running import BUSYBOX
+from test_engine_runs import Podman as PodmanService
 
-pytestmark = pytest.mark.skipif(not BUSYBOX or not docker_engine.DOCKERD, reason="needs busybox and dockerd")
+pytestmark = pytest.mark.skipif(not BUSYBOX, reason="needs busybox")
 SCRIPT = """#!/bin/busybox sh
 PATH=/bin
 export PATH
@@ -29,11 +33,30 @@ busybox echo '%s'
 """
 
 
-@pytest.fixture(scope="module")
-def engine():
-    e = docker_engine.Engine()
+class Podman(PodmanService):
+    def __init__(self):
+        super().__init__()
+        self.env = {**os.environ, "DOCKER_HOST": f"unix://{self.socket}"}
+
+    def docker(self, *args, **kw):
+        return subprocess.run([*map(str, self.base), *map(str, args)], check=True, capture_output=True, **kw)
+
+    def run(self, *args):
+        return subprocess.run([*map(str, self.base), *map(str, args)], capture_output=True)
+
+
+class Docker(docker_engine.Engine):
+    def run(self, *args):
+        return subprocess.run([docker_engine.DOCKER, *map(str, args)], env=self.env, capture_output=True)
+
+
+@pytest.fixture(scope="module", params=["docker", "podman"])
+def engine(request):
+    if not docker_engine.DOCKERD if request.param == "docker" else not shutil.which("podman"):
+        pytest.skip(f"needs {request.param}")
+    e = Docker() if request.param == "docker" else Podman()
     try:
-        if not e.wait_ready():
+        if request.param == "docker" and not e.wait_ready():
             pytest.skip(f"no Docker engine here: {e.last_words()}")
         yield e
     finally:
@@ -88,6 +111,12 @@ class Builds:
     def start(self, *args):
         return self.capsule.start("build", "-f", self.manifest, "--eif-builder", "nitro-cli", "--eif", self.dir / "out.eif", *args)
 
+    def inspect(self, image):
+        """As the engine's API has it."""
+        r = subprocess.run(["curl", "-sf", "--unix-socket", self.engine.socket, f"http://engine/v1.41/images/{image}/json"],
+                           capture_output=True, check=True)
+        return json.loads(r.stdout)
+
     def images(self):
         return set(self.engine.docker("images", "-aq", "--no-trunc").stdout.split())
 
@@ -99,13 +128,21 @@ class Builds:
         assert self.engine.docker("ps", "-aq").stdout == b""
         assert self.images() == self.before
         assert list(self.temp.iterdir()) == []
+        assert self.marks() == []
+
+    def marks(self):
+        where = pathlib.Path(self.capsule.env["XDG_STATE_HOME"]) / "capsule/builds"
+        return sorted(x.name for x in where.iterdir()) if where.exists() else []
+
+    def prune(self):
+        return self.capsule.cli("prune", check=0).stdout.splitlines()
 
 
 @pytest.fixture
 def builds(engine, app, capsule, tmp_path):
     yield Builds(engine, app, capsule, tmp_path)
     capsule.stop_all()
-    subprocess.run([docker_engine.DOCKER, "rmi", "-f", "builder:1"], env=engine.env, capture_output=True)
+    engine.run("rmi", "-f", "builder:1")
 
 
 def lines_of(stream):
@@ -135,11 +172,15 @@ def test_the_whole_way(builds):
 
     amended = json.loads(builds.engine.docker("inspect", image).stdout)[0]
     uuid = image.removeprefix("capsule-intermediate-").removesuffix(":latest")
-    assert amended["Config"]["Labels"] == {"capsule.build": uuid}
-    assert amended["Config"]["Entrypoint"] == ["/sbin/capsule-runtime", "--config-dir", "/etc/capsule", "--launch", "/etc/capsule/launch.json"]
-    assert amended["Config"]["Cmd"] is None and "A=1" in amended["Config"]["Env"]
+    assert amended["Config"]["Labels"]["capsule.build"] == uuid and builds.marks() == [uuid]
+    command = ["/sbin/capsule-runtime", "--config-dir", "/etc/capsule", "--launch", "/etc/capsule/launch.json"]
+    said_by_api = builds.inspect(image)["Config"]
+    # What nitro-cli takes: Cmd when it is there, be it empty, else Entrypoint.
+    assert (said_by_api["Entrypoint"] if said_by_api.get("Cmd") is None else said_by_api["Cmd"]) == command
+    assert not (said_by_api.get("Cmd") and said_by_api["Entrypoint"]) and "A=1" in amended["Config"]["Env"]
     container = json.loads(builds.engine.docker("inspect", builds.engine.docker("ps", "-q").stdout.decode().strip()).stdout)[0]
     assert container["Config"]["Labels"]["capsule.build"] == uuid and container["HostConfig"]["Privileged"] is False
+    assert container["Image"].removeprefix("sha256:") == builds.inspect("builder:1")["Id"].removeprefix("sha256:")
     probe = builds.engine.docker("run", "--rm", "--network=none", "--entrypoint", "/bin/busybox", image, "sh", "-c",
                                  "cat /etc/capsule/launch.json; echo; cat /etc/capsule/capsule.yaml | md5sum; "
                                  "stat -c '%a %u:%g' /sbin/capsule-runtime /made/here").stdout.decode().splitlines()
@@ -153,6 +194,8 @@ def test_the_whole_way(builds):
     builds.check_nothing_left()
 
 
+# What is said and left of it is the same with either engine.
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
 @pytest.mark.parametrize("script,text,hint", [
     ("echo 'Create outputs:' >&2; exit 51", "ended with status 51: Create outputs:", "for want of memory"),
     ("echo 'write: no space left on device' >&2; echo '[ E48 ] EIF building error' >&2; exit 48", "ended with status 48: [ E48 ]", "is full"),
@@ -179,6 +222,83 @@ def test_a_signal_leaves_nothing(builds, sig):
     p.send_signal(sig)
     p.communicate(timeout=30)
     assert p.returncode == -sig
+    builds.check_nothing_left()
+
+
+def test_what_a_killed_build_leaves_is_pruned(builds):
+    """And nothing of a build that goes on, or of somebody else's."""
+    builds.use(SCRIPT + "busybox sleep 600\n")
+    killed = builds.start()
+    first = builds.build_dir()
+    living = builds.start()
+    wait_for(lambda: len(list(builds.temp.glob("capsule-build-*/args"))) == 2, 60, "the second builder's start")
+    stranger = "capsule.build=00000000-0000-0000-0000-000000000000"
+    builds.engine.docker("create", "--label", stranger, "--name", "stranger", "builder:1", "x")
+    containers = set(builds.engine.docker("ps", "-aq").stdout.split())
+    assert len(containers) == 3 and len(builds.marks()) == 2
+    assert [x for x in builds.prune() if x.startswith("builds")] == [], "both live"
+    assert set(builds.engine.docker("ps", "-aq").stdout.split()) == containers
+
+    killed.kill()
+    killed.communicate()
+    assert len(builds.marks()) == 2 and first.exists()
+    said = [x for x in builds.prune() if x.startswith("builds")]
+    assert len(said) == 1 and said[0].startswith("builds: 1 removed, with 1 containers and "), said
+    assert not first.exists() and builds.marks() == [x.name.removeprefix("capsule-build-") for x in builds.temp.iterdir()]
+    left = set(builds.engine.docker("ps", "-aq").stdout.split())
+    assert len(left) == 2 and left < containers
+    names = builds.engine.docker("images", "--format", "{{.Repository}}").stdout.decode()
+    assert names.count("capsule-intermediate-") == 1 and builds.marks()[0] in names
+    living.send_signal(signal.SIGTERM)
+    living.communicate(timeout=60)
+    builds.engine.docker("rm", "-f", "stranger")
+    builds.check_nothing_left()
+    assert [x for x in builds.prune() if x.startswith("builds")] == []
+
+
+def test_killed_while_the_engine_is_away(builds):
+    """The mark stays until the engine has been asked."""
+    builds.use(SCRIPT + "busybox sleep 600\n")
+    p = builds.start()
+    builds.build_dir()
+    p.kill()
+    p.communicate()
+    [mark] = builds.marks()
+    path = pathlib.Path(builds.capsule.env["XDG_STATE_HOME"]) / "capsule/builds" / mark
+    text = path.read_text()
+    path.write_text(f"{builds.dir}/nobody\n" + text.split("\n", 1)[1])
+    r = builds.capsule.cli("prune", check=0)
+    assert "what a killed build has left stays" in r.stderr and builds.marks() == [mark]
+    path.write_text(text)
+    assert any(x.startswith("builds: 1 removed") for x in builds.prune())
+    builds.check_nothing_left()
+
+
+def test_the_builder_is_locked(builds):
+    good = (GOOD % json.dumps({"Measurements": builds.measurements})).replace("while ! [ -e go ]; do busybox sleep 0.05; done\n", "")
+    builds.use(good)
+    p = builds.start("--locked")
+    assert b"sources.app" in p.communicate(timeout=60)[1] and p.returncode == 1
+    p = builds.start("--lock")
+    assert p.wait(60) == 0, p.stderr.read().decode()
+    lock = json.loads((builds.dir / "capsule.lock").read_text())["sources"]
+    assert lock["nitro-cli"]["reference"] == "builder:1"
+    assert lock["nitro-cli"]["image"].removeprefix("sha256:") == builds.inspect("builder:1")["Id"].removeprefix("sha256:")
+    p = builds.start("--locked")
+    assert p.wait(60) == 0, p.stderr.read().decode()
+    (builds.dir / "out.eif").unlink()
+
+    builds.use(good + "# another one\n")
+    p = builds.start("--locked")
+    said = p.communicate(timeout=60)[1].decode()
+    assert p.returncode == 1 and "sources.nitro-cli: builder:1: it is sha256:" in said and "renew the lock" in said
+    assert not (builds.dir / "out.eif").exists()
+    doc = json.loads((builds.dir / "capsule.lock").read_text())
+    del doc["sources"]["nitro-cli"]
+    (builds.dir / "capsule.lock").write_text(json.dumps(doc))
+    p = builds.start("--locked")
+    assert b"does not have it" in p.communicate(timeout=60)[1] and p.returncode == 1
+    (builds.dir / "capsule.lock").unlink()
     builds.check_nothing_left()
 
 

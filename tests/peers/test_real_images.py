@@ -2,8 +2,6 @@
 taken in by every transport and run in the sandbox. Debian's packages come from where apt on this machine gets them."""
 
 import os
-import pathlib
-import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +10,7 @@ import pytest
 
 import docker_engine
 from conftest import free_port, write_manifest
+from debian_root import debian_tar, tool
 from eif_reader import app, launch_of
 from running import Running, request
 
@@ -26,11 +25,6 @@ CMD = ["--bind", "127.0.0.1", "8080"]
 LAUNCH = {"argv": ENTRYPOINT + CMD, "env": ["PATH=/usr/bin:/bin", "GREETING=two words"], "cwd": "/srv/www", "user": "33:33"}
 
 
-def tool(name):
-    path = shutil.which(name)
-    return path or pytest.skip(f"needs {name} (tools/deps peers)")
-
-
 def call(*args, **kw):
     """Runs a program of others; its own words when it fails."""
     r = subprocess.run([*map(str, args)], capture_output=True, text=True, **kw)
@@ -38,27 +32,10 @@ def call(*args, **kw):
     return r.stdout.strip()
 
 
-def apt_sources():
-    """The files of apt that name a Debian archive."""
-    places = [pathlib.Path("/etc/apt/sources.list"), *sorted(pathlib.Path("/etc/apt/sources.list.d").glob("*.sources")),
-              *sorted(pathlib.Path("/etc/apt/sources.list.d").glob("*.list"))]
-    return [p for p in places if p.exists() and re.search(r"^[^#]*/debian/?\s", p.read_text() + "\n", re.M)]
-
-
 @pytest.fixture(scope="session")
-def debian(tmp_path_factory):
+def debian():
     """A merged-/usr Debian root as a tar."""
-    out = tmp_path_factory.mktemp("debian") / "root.tar"
-    release = re.search(r"^VERSION_CODENAME=(\w+)", pathlib.Path("/etc/os-release").read_text(), re.M)
-    sources = apt_sources()
-    if not release or not sources:
-        pytest.skip("apt on this machine names no Debian archive")
-    r = subprocess.run([tool("mmdebstrap"), "--quiet", "--variant=extract", "--include=python3,base-passwd,bash,coreutils",
-                        "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", release[1], out, *sources],
-                       capture_output=True, text=True)
-    if r.returncode:
-        pytest.skip("mmdebstrap cannot make a root here: " + r.stderr[-300:])
-    return out
+    return debian_tar()
 
 
 @pytest.fixture(scope="session")

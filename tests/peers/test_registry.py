@@ -215,13 +215,20 @@ def test_release_image_with_its_papers(start, env, tmp_path, capsule):
     manifest = write_manifest(tmp_path / "capsule.yaml", "oci:img")
     r = capsule.cli("build", "-f", manifest, "--output", f"docker://{host}/team/app:1", "--output", f"oci:{tmp_path}/out:t", "--attest",
                     env={**capsule.env, "HOME": env["HOME"]}, check=0)
-    [top] = json.loads((tmp_path / "out/index.json").read_text())["manifests"]
+    top, *papers = json.loads((tmp_path / "out/index.json").read_text())["manifests"]
     call("skopeo", "copy", "-q", "--preserve-digests", "--insecure-policy", "--src-tls-verify=false", f"docker://{host}/team/app:1",
          f"oci:{tmp_path}/back:t")
     assert json.loads((tmp_path / "back/index.json").read_text())["manifests"][0]["digest"] == top["digest"]
     index = json.loads(call("skopeo", "inspect", "--raw", "--tls-verify=false",
                             f"docker://{host}/team/app:{top['digest'].replace(':', '-')}"))
     assert [x["artifactType"] for x in index["manifests"]] == ["application/spdx+json", "application/vnd.in-toto+json"]
+    assert [x["digest"] for x in papers] == [x["digest"] for x in index["manifests"]]
+    for source in (f"docker://{host}/team/app:1", f"oci:{tmp_path}/out:t"):
+        to = f"{host}/{'moved' if source.startswith('docker') else 'filed'}/app"
+        capsule.cli("copy", source, f"docker://{to}:2", env={**capsule.env, "HOME": env["HOME"]}, check=0)
+        for which in (f"{to}:2", *(f"{to}@{x['digest']}" for x in papers)):
+            call("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{which}")
+        assert index == json.loads(call("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{to}:{top['digest'].replace(':', '-')}"))
     measured = capsule.cli("measure", f"docker://{host}/team/app:1", env={**capsule.env, "HOME": env["HOME"]}, check=0)
     assert json.loads(measured.stdout) == json.loads(r.stdout)["Measurements"]
 

@@ -432,6 +432,50 @@ static void numbers_of_other_replies(void **state)
     assert_refused(t, ask_and_answer(t, FUSE_STATFS, NULL, 0, &fs, sizeof(fs)), "name limit");
 }
 
+static void contents_are_not_looked_at(void **state)
+{
+    struct talk *t = *state;
+    const struct fuse_read_in in = {.size = 100000};
+    struct fuse_out_header h = {.len = sizeof(h) + 100000};
+    struct slice header = slice_of((const uint8_t *)&h, sizeof(h));
+
+    h.unique = ask(t, FUSE_READ, &in, sizeof(in));
+    assert_true(fuse_check_unseen(&t->check, header));
+    h.error = -EIO;
+    assert_false(fuse_check_unseen(&t->check, header));
+    h.error = 0;
+    h.unique = ask(t, FUSE_READDIR, &in, sizeof(in));
+    assert_false(fuse_check_unseen(&t->check, header));
+    h.unique += 2;
+    assert_false(fuse_check_unseen(&t->check, header));
+}
+
+static int known_error(uint32_t opcode, const char *name)
+{
+    struct {
+        struct fuse_in_header h;
+        struct fuse_getxattr_in in;
+        char name[64];
+    } m = {.h = {.opcode = opcode}};
+    size_t len = sizeof(m.h) + sizeof(m.in) + strlen(name) + 1;
+
+    m.h.len = (uint32_t)len;
+    memcpy(m.name, name, strlen(name));
+    return fuse_check_known_error(slice_of((const uint8_t *)&m, len));
+}
+
+static void what_the_host_is_not_asked(void **state)
+{
+    (void)state;
+    assert_int_equal(known_error(FUSE_GETXATTR, "security.capability"), EOPNOTSUPP);
+    assert_int_equal(known_error(FUSE_GETXATTR, "user.name"), 0);
+    assert_int_equal(known_error(FUSE_GETXATTR, "user."), 0);
+    assert_int_equal(known_error(FUSE_SETXATTR, "security.capability"), 0);
+    assert_int_equal(known_error(FUSE_IOCTL, ""), ENOSYS);
+    assert_int_equal(known_error(FUSE_GETATTR, ""), 0);
+    assert_int_equal(fuse_check_known_error(slice_of((const uint8_t *)"", 0)), 0);
+}
+
 static void ioctl_size(void **state)
 {
     struct talk *t = *state;
@@ -536,6 +580,8 @@ int main(void)
         TEST(names),
         TEST(link_targets),
         TEST(numbers_of_other_replies),
+        TEST(contents_are_not_looked_at),
+        TEST(what_the_host_is_not_asked),
         TEST(ioctl_size),
         TEST(init_within_bounds),
         TEST(init_out_of_bounds),

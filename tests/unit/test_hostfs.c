@@ -1,5 +1,6 @@
 /* The parts of a host mount's server that its end-to-end tests cannot reach from outside. */
 #include "base/file.h"
+#include "hostfs/confine.h"
 #include "hostfs/filter.h"
 #include "hostfs/handle.h"
 #include "hostfs/node.h"
@@ -7,11 +8,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 static int open_path(const char *path)
@@ -153,9 +157,84 @@ static void test_filter(void **state)
     }
 }
 
+static bool opens(int dir, const char *path)
+{
+    int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+/* What a container's root lacks. */
+static bool lose_capability(unsigned int cap)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+
+    if (syscall(SYS_capget, &head, data) < 0)
+        return false;
+    data[0].permitted &= ~(1u << cap);
+    data[0].effective &= ~(1u << cap);
+    return syscall(SYS_capset, &head, data) == 0;
+}
+
+/* All that a process can still do that an enclave has taken over; the number of what is wrong. */
+static int look_around(const char *dir, bool read_only)
+{
+    int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC), here;
+    struct confined c;
+    char number[12];
+
+    if (fd < 0 || !lose_capability(CAP_SYS_ADMIN))
+        return 1;
+    if (confine_enter(fd, read_only, &c, NULL) < 0 || c.way == CONFINED_MOUNTS)
+        return 2;
+    close(fd);
+    here = openat(c.root_fd, "file", O_PATH | O_CLOEXEC);
+    snprintf(number, sizeof(number), "%d", here);
+    if (here < 0 || !opens(AT_FDCWD, number))
+        return 3;
+    if (opens(AT_FDCWD, "/etc/passwd") || opens(c.root_fd, "../../../../etc/passwd"))
+        return 4;
+    if (mkdirat(c.root_fd, "made", 0700) < 0 ? !read_only : read_only && c.way == CONFINED_LANDLOCK)
+        return 5;
+    if (c.way == CONFINED_LANDLOCK &&
+        (opens(AT_FDCWD, "../../../etc/passwd") || opens(AT_FDCWD, "../../../tmp") ||
+         mkdirat(AT_FDCWD, "../../../tmp/x", 0700) == 0 || errno != EACCES))
+        return 6;
+    return chroot(".") == 0 || errno != EPERM ? 7 : 0;
+}
+
+static void test_shut_in_without_mounts(void **state)
+{
+    char dir[] = "/tmp/hostfs-XXXXXX", file[64], made[64];
+
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    assert_non_null(mkdtemp(dir));
+    snprintf(file, sizeof(file), "%s/file", dir);
+    snprintf(made, sizeof(made), "%s/made", dir);
+    close(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    for (int i = 0; i < 2; i++) {
+        int status = -1;
+        pid_t pid = fork();
+
+        if (pid == 0)
+            _exit(look_around(dir, i == 1));
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        rmdir(made);
+        assert_int_equal(status, 0);
+    }
+    unlink(file);
+    rmdir(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shut_in_without_mounts),
         cmocka_unit_test(test_nodes),
         cmocka_unit_test(test_handles),
         cmocka_unit_test(test_filter),

@@ -1,7 +1,9 @@
 /*
- * fuse-pump SOCKET NAME MOUNTPOINT [LANES]: mounts FUSE on this machine and passes messages on
- * between its kernel and a host mount's server, as an enclave does, but without checking either.
+ * fuse-pump SOCKET NAME MOUNTPOINT [LANES | one]: mounts FUSE on this machine and passes messages
+ * on between its kernel and a host mount's server, as an enclave does, but without checking either.
  * Prints "mounted" once the file system answers, and ends when a lane does or on end of input.
+ * With "one", as a bad example: one request at a time, none of more than 128 KiB, nothing written
+ * late or read ahead.
  */
 #include "vsock/mountproto.h"
 
@@ -12,6 +14,7 @@
 #include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +26,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define PUMP_MAX MOUNT_MESSAGE_MAX
+#define PUMP_MAX  MOUNT_MESSAGE_MAX
+#define PLAIN_MAX (128u * 1024)
 
 struct lane {
     int device, link;
@@ -31,6 +35,7 @@ struct lane {
 
 static struct lane lanes[MOUNT_LANES_MAX];
 static int over[2];
+static bool plain; /* one request at a time */
 
 static void say_over(void)
 {
@@ -94,6 +99,57 @@ static void *answers(void *arg)
     }
 }
 
+static bool is_silent(uint32_t opcode)
+{
+    return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT;
+}
+
+/* Takes away what lets a kernel have several requests under way for one program. */
+static void make_plain(uint8_t *answer, uint32_t len)
+{
+    struct fuse_init_out *out = (void *)(answer + sizeof(struct fuse_out_header));
+
+    if (len < sizeof(struct fuse_out_header) + sizeof(*out))
+        return;
+    out->flags &= ~(uint32_t)(FUSE_WRITEBACK_CACHE | FUSE_ASYNC_READ | FUSE_ASYNC_DIO |
+                              FUSE_DO_READDIRPLUS | FUSE_PARALLEL_DIROPS);
+    out->max_readahead = 0;
+    out->max_write = PLAIN_MAX;
+    out->max_pages = PLAIN_MAX / 4096;
+}
+
+static void *one_by_one(void *arg)
+{
+    const struct lane *l = arg;
+    uint8_t *bytes = malloc(PUMP_MAX);
+    struct fuse_in_header head;
+    uint32_t len;
+    ssize_t n;
+
+    for (;;) {
+        n = read(l->device, bytes, PUMP_MAX);
+        if (n < 0 && (errno == EINTR || errno == ENOENT || errno == EAGAIN))
+            continue;
+        if (n <= 0)
+            break;
+        memcpy(&head, bytes, sizeof(head));
+        send_all(l->link, bytes, (size_t)n);
+        if (is_silent(head.opcode))
+            continue;
+        take_all(l->link, bytes, sizeof(len));
+        memcpy(&len, bytes, sizeof(len));
+        if (len < sizeof(struct fuse_out_header) || len > PUMP_MAX)
+            errx(1, "an answer of %u bytes", len);
+        take_all(l->link, bytes + sizeof(len), len - sizeof(len));
+        if (head.opcode == FUSE_INIT)
+            make_plain(bytes, len);
+        if (write(l->device, bytes, len) < 0 && errno != ENOENT)
+            warn("an answer that the kernel refuses");
+    }
+    say_over();
+    return NULL;
+}
+
 static int dial(const char *path, const char *name, uint32_t lane, struct mount_welcome *w)
 {
     static uint8_t session[MOUNT_SESSION_LEN];
@@ -121,6 +177,8 @@ static void run(struct lane *l)
 {
     pthread_t thread;
 
+    if (plain && pthread_create(&thread, NULL, one_by_one, l) == 0)
+        return;
     if (pthread_create(&thread, NULL, requests, l) != 0 ||
         pthread_create(&thread, NULL, answers, l) != 0)
         errx(1, "threads");
@@ -149,7 +207,7 @@ static void raise_read_ahead(const struct stat *st)
 
 int main(int argc, char **argv)
 {
-    uint32_t wanted = argc > 4 ? (uint32_t)atoi(argv[4]) : 4;
+    uint32_t wanted = 4;
     struct mount_welcome w;
     struct stat st;
     char options[128];
@@ -157,6 +215,10 @@ int main(int argc, char **argv)
 
     if (argc < 4 || pipe(over) < 0)
         errx(2, "fuse-pump SOCKET NAME MOUNTPOINT [LANES]");
+    if (argc > 4) {
+        plain = strcmp(argv[4], "one") == 0;
+        wanted = plain ? 1 : (uint32_t)atoi(argv[4]);
+    }
     lanes[0] = (struct lane){open_device(), dial(argv[1], argv[2], 0, &w)};
     snprintf(options, sizeof(options),
              "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
@@ -168,7 +230,8 @@ int main(int argc, char **argv)
     run(&lanes[0]);
     if (stat(argv[3], &st) < 0) /* the kernel has its answer to FUSE_INIT after that */
         err(1, "the first stat");
-    raise_read_ahead(&st);
+    if (!plain)
+        raise_read_ahead(&st);
     for (uint32_t i = 1; i < wanted && i < le32toh(w.lanes); i++) {
         uint32_t first = (uint32_t)lanes[0].device;
 
