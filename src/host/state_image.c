@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/statvfs.h>
 
 #define COMPONENT "mount"
 
@@ -221,12 +222,33 @@ static int resize(struct state_dir *sd, struct error *err)
                      state_tool_said(&said, text));
 }
 
+/*
+ * resize2fs that meets a full disk half-way leaves a file system that only a repair mends. What it
+ * and the kernel after it write is the tables of the new part: 256 bytes for each 16 KiB of it.
+ */
+static int check_room_to_grow(const struct state_dir *sd, int fd, uint64_t by, struct error *err)
+{
+    const uint64_t need = by / 64 + 4 * MIB;
+    struct statvfs host;
+    uint64_t have;
+
+    if (fstatvfs(fd, &host) < 0)
+        return error_sys(err, errno, "asking for the free space of %s", sd->path);
+    have = (uint64_t)host.f_bavail * host.f_frsize;
+    if (have >= need)
+        return 0;
+    error_set(err, ERR_LIMIT, "that takes about %ju MiB, and its disk has %ju MiB free",
+              (uintmax_t)(need / MIB), (uintmax_t)(have / MIB));
+    return error_hint(err, "nothing was changed: free some space, or leave size_mb as it was");
+}
+
 /* A crash at any point leaves the mark, and the next run begins again from it. */
 static int grow(struct state_dir *sd, int fd, uint64_t from, uint64_t size, struct error *err)
 {
     log_info(COMPONENT, "growing the image of a host mount", kv_str("directory", sd->path),
              kv_uint("from_mb", from / MIB), kv_uint("to_mb", size / MIB));
-    if (mark_growing(sd, err) < 0 || set_size(fd, size, sd, err) < 0 || resize(sd, err) < 0)
+    if (check_room_to_grow(sd, fd, size - from, err) < 0 || mark_growing(sd, err) < 0 ||
+        set_size(fd, size, sd, err) < 0 || resize(sd, err) < 0)
         return error_wrap(err, "growing %s/" STATE_IMAGE_SHOWN, sd->path);
     if (fsync(fd) < 0)
         return error_sys(err, errno, "writing out %s/" STATE_IMAGE_SHOWN, sd->path);

@@ -236,8 +236,11 @@ int confine_enter(int dir_fd, bool read_only, struct confined *out, struct error
     bool root = geteuid() == 0;
     uint32_t files = raise_files();
 
-    if (files < FILES_MIN + RESERVED_FILES)
-        return error_set(err, ERR_LIMIT, "%u open files are too few to serve a host mount", files);
+    if (files < FILES_MIN + RESERVED_FILES) {
+        error_set(err, ERR_LIMIT, "%u open files are too few to serve a host mount", files);
+        return error_hint(err, "raise the hard limit (ulimit -Hn) to %u or more",
+                          FILES_MIN + RESERVED_FILES);
+    }
     /* Before: a new namespace moves the working directory along, which no descriptor does. */
     if (fchdir(dir_fd) < 0)
         return error_sys(err, errno, "entering a host mount's directory");

@@ -500,26 +500,37 @@ def test_impossible_lengths_end_the_mount(served, client, length):
     assert f"a message of a length that none has length={length}" in served.text()
 
 
-def test_files_known_have_a_limit(served):
-    """Beyond it there is an error, not an end; what is given back can be used again."""
-    served.user, served.files_max = USER, 600
-    for i in range(400):
+@pytest.mark.parametrize("limit", [600, 1024])
+def test_files_known_have_a_limit(served, limit):
+    """Beyond it there is an error, said once, not an end; what is given back can be used again. The limits are those of
+    an ordinary user's `ulimit -Hn`."""
+    served.user, served.files_max = USER, limit
+    for i in range(limit):
         put(f"{served.data}/{i}")
     client = FuseClient(served.serve().socket())
     known = []
     with pytest.raises(FuseError) as e:
-        for i in range(400):
+        for i in range(limit):
             known.append(client.lookup(ROOT_NODE, b"%d" % i)[0])
-    assert e.value.errno == errno.ENFILE and 300 < len(known) < 400 and len(set(known)) == len(known)
+    assert e.value.errno == errno.ENFILE and limit // 2 < len(known) < limit * 3 // 4 and len(set(known)) == len(known)
     assert "the enclave's kernel knows as many files as descriptors may be open here" in served.text()
     opened = []
     with pytest.raises(FuseError) as e:
-        for _ in range(400):
+        for _ in range(limit):
             opened.append(client.open(known[0]))
-    assert e.value.errno == errno.ENFILE and 100 < len(opened) < 200
+    assert e.value.errno == errno.ENFILE and limit // 8 < len(opened) < limit // 3
     client.forget(known[1])
-    assert wait_for(lambda: can_look_up(client, b"399"), 10, "room for another file")
+    assert wait_for(lambda: can_look_up(client, b"%d" % (limit - 1)), 10, "room for another file")
+    assert served.text().count("the enclave's kernel knows as many files as") == 1
+    assert served.shell_process.poll() is None and children(served.shell_process.pid)
     client.close()
+
+
+def test_too_few_files_are_refused_at_the_start(served):
+    served.user, served.files_max = USER, 256
+    assert served.shell("--mount", f"data={served.data}").wait(20) == 1
+    assert "host mount data: 256 open files are too few to serve a host mount" in served.text()
+    assert "hint: " in served.text()
 
 
 def can_look_up(client, name):

@@ -512,63 +512,6 @@ def test_damage_that_needs_a_decision(bench):
     assert not mounts_below(bench.base)
 
 
-# ---- the host's disk ----
-
-
-@pytest.fixture
-def small_disk(bench):
-    """mount(size): a tmpfs below the bench, and the state directory on it."""
-
-    def mount(size):
-        disk = bench.base / "disk"
-        disk.mkdir()
-        sh("mount", "-t", "tmpfs", "-o", f"size={size}", "small", disk)
-        bench.dir = disk / "state"
-        return disk
-
-    return mount
-
-
-@needs_loop
-def test_a_full_disk_while_it_is_made(bench, small_disk):
-    small_disk("256k")
-    err = bench.refused(64)
-    assert "mkfs.ext4 failed" in err or "No space left" in err
-    assert sorted(os.listdir(bench.hostfs)) == ["lock"]
-
-
-@needs_loop
-def test_a_host_with_too_little_space_is_named(bench, small_disk):
-    small_disk("16m")
-    assert "less space than the image may grow to need" in bench.once(64)
-
-
-@needs_loop
-def test_a_disk_that_fills_up_is_reported_at_the_end(bench, small_disk):
-    disk = small_disk("24m")
-    p, served = bench.serve(64)
-    with open(disk / "filler", "wb") as f:
-        with pytest.raises(OSError, match="No space left"):
-            while True:
-                f.write(b"x" * MIB)
-                f.flush()
-    with open(served / "file", "wb") as f:
-        f.write(b"y" * (8 * MIB))  # taken by the page cache: nobody has told the app yet
-    err = bench.end(p, status=1)
-    assert "writing out the host mount" in err and "may be lost" in err
-    assert not mounts_below(disk / "state")
-    (disk / "filler").unlink()
-    assert "the file system was" in bench.once(64), "the next run checks it"
-
-
-@as_root
-def test_a_read_only_disk(bench, small_disk):
-    disk = small_disk("16m")
-    bench.hostfs.mkdir(parents=True)
-    sh("mount", "-o", "remount,ro", disk)
-    assert "Read-only file system" in bench.refused(32)
-
-
 @needs_loop
 def test_without_e2fsprogs(bench):
     hide = 'mount --bind /dev/null "$(readlink -f /usr/sbin/mkfs.ext4)" && exec "$@"'

@@ -46,7 +46,7 @@ enum {
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static uint8_t pages[64 * 1024];
+static uint8_t pages[256 * 1024];
 
 /* ---- a program ---- */
 

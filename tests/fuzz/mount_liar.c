@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_LEN 5000u
+#define FILE_LEN 300000u /* long enough for what goes through pipes */
 #define HEAD     sizeof(struct fuse_out_header)
 #define ROOM     (MOUNT_MESSAGE_MAX + 65536u)
 #define IDLE_MS  20 /* without requests, until what was held is said, and who waits is let go */
