@@ -42,6 +42,7 @@ class Podman:
         (self.dir / "runtime").write_text(RUNTIME)
         (self.dir / "runtime").chmod(0o755)
         self.process = subprocess.Popen([*self.base, "system", "service", "--time", "0", f"unix://{self.socket}"],
+                                        env={**os.environ, "TMPDIR": str(self.dir)},  # it leaves what it was sent there
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(lambda: self.socket.exists() or self.process.poll() is not None, 30, "podman's socket")
 

@@ -88,8 +88,8 @@ static void put_mounts(struct json_writer *w, const struct container_spec *s)
         put_flag(w, "ReadOnly", s->binds[i].read_only);
         json_put_key(w, "BindOptions");
         json_put_object(w);
-        put(w, "Propagation",
-            "rprivate"); /* what becomes of the host's mount is not its business */
+        /* What becomes of the host's mount is not its business. */
+        put(w, "Propagation", "rprivate");
         json_put_object_end(w);
         json_put_object_end(w);
     }

@@ -51,6 +51,7 @@ class Podman:
                      "--cgroup-manager", "cgroupfs"]
         self.host = f"unix://{self.dir}/s"
         self.process = subprocess.Popen([*self.base, "system", "service", "--time", "0", self.host],
+                                        env={**os.environ, "TMPDIR": self.dir},  # where it leaves what it was sent when killed
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         wait_for(lambda: os.path.exists(f"{self.dir}/s") or self.process.poll() is not None, 20, "podman's socket")
         self.dead = None if self.process.poll() is None else "podman does not run here: " + self.process.stderr.read().decode()

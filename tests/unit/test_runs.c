@@ -249,7 +249,8 @@ static void binds_are_structured(void **state)
     assert_int_equal(container_spec_format(&spec, &engine, &out, NULL), 0);
     assert_non_null(strstr(buf_cstr(&out),
                            "\"Mounts\":[{\"Type\":\"bind\",\"Source\":\"/srv/a:b\",\"Target\":"
-                           "\"/mnt/capsule-hostfs-data/a\",\"ReadOnly\":false}]"));
+                           "\"/mnt/capsule-hostfs-data/a\",\"ReadOnly\":false,"
+                           "\"BindOptions\":{\"Propagation\":\"rprivate\"}}]"));
 }
 
 int main(void)
