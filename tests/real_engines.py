@@ -1,5 +1,6 @@
 """Debian's Docker and podman, each started for a test, to run containers in."""
 
+import os
 import pathlib
 import shutil
 import subprocess
