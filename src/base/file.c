@@ -289,6 +289,26 @@ static int give_name(struct atomic_file *f, struct error *err)
     return error_sys(err, errno, "naming %s", f->path);
 }
 
+int atomic_file_adopt(struct atomic_file *f, const char *path, mode_t mode, int fd,
+                      struct error *err)
+{
+    struct error why = {0};
+    struct stat st;
+
+    *f = ATOMIC_FILE_NONE;
+    if (fstat(fd, &st) < 0 || st.st_nlink > 0)
+        return 0;
+    f->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (f->fd < 0)
+        return error_sys(err, errno, "creating %s", path);
+    f->path = xstrdup(path);
+    f->mode = mode;
+    if (give_name(f, &why) == 0)
+        return 1;
+    atomic_file_drop(f);
+    return 0;
+}
+
 int atomic_file_commit(struct atomic_file *f, struct error *err)
 {
     int rc = 0;
@@ -335,7 +355,7 @@ int file_temp(struct error *err)
 
     if (!dir || dir[0] != '/')
         dir = "/var/tmp";
-    fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+    fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd >= 0)
         return fd;
     name = xasprintf("%s/capsule.XXXXXX", dir);

@@ -56,6 +56,13 @@ struct atomic_file {
 
 /* Starts one. The mode is exact: the umask does not count. */
 int atomic_file_open(struct atomic_file *f, const char *path, mode_t mode, struct error *err);
+/*
+ * Starts one with all that an unnamed file (file_temp()) holds, which becomes the target's file
+ * without being copied; `fd` stays the caller's, who must not write any more. 1, or 0 when it
+ * cannot get a name there, as on another file system, and has to be written anew.
+ */
+int atomic_file_adopt(struct atomic_file *f, const char *path, mode_t mode, int fd,
+                      struct error *err);
 /* Syncs, renames into place and releases everything. On failure the target is as it was. */
 int atomic_file_commit(struct atomic_file *f, struct error *err);
 /* Drops the file if it was not committed. Safe to call always; use as CLEANUP. */

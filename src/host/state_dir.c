@@ -15,9 +15,12 @@
 
 #define MIB (1024u * 1024u)
 
-/* `mount ls` holds the lock for an instant to see whether it is free. */
-#define LOCK_TRIES    10
-#define LOCK_PAUSE_MS 20
+/*
+ * `mount ls` holds the lock for an instant to see whether it is free, and a server whose run was
+ * killed until it has written out.
+ */
+#define LOCK_TRIES    40
+#define LOCK_PAUSE_MS 50
 
 /* ---- opening ---- */
 

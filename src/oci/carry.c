@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 void carried_free(struct carried *c)
 {
@@ -79,6 +80,15 @@ static int take_config(void *arg, struct slice json, struct error *err)
     return take_bytes(&c->config, json, err);
 }
 
+/* What a pull has put into a file of its own. */
+static bool is_spare(const struct blob *b)
+{
+    struct stat st;
+
+    return b->offset == 0 && fstat(b->fd, &st) == 0 && st.st_nlink == 0 &&
+           (uint64_t)st.st_size == b->size;
+}
+
 static int take_layer(void *arg, const struct blob *b, const struct digest *want,
                       const struct digest *diff_id, uint64_t max, struct error *err)
 {
@@ -97,6 +107,7 @@ static int take_layer(void *arg, const struct blob *b, const struct digest *want
     to = &im->layers[im->layer_count++];
     *to = (struct content_blob){.source = c->source};
     content_add_file(to, fd, b->offset, b->size);
+    to->pieces[0].spare = is_spare(b);
     if (!want)
         return error_set(err, ERR_INTERNAL, "layer %s has no digest", b->name);
     if (check_sha256(want, err) < 0 || content_measure(to, err) < 0)

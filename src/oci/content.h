@@ -17,6 +17,7 @@ struct content_piece {
     uint64_t offset;      /* in the file */
     const uint8_t *bytes; /* fd -1 */
     uint64_t size;
+    bool spare; /* an unnamed file of which this is all, and which may become the target's */
 };
 
 struct content_blob {

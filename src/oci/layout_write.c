@@ -109,14 +109,25 @@ int layout_check(const char *dir, struct error *err)
 
 /* ---- writing ---- */
 
+/* Without copying, where it can be. 1, 0 or -1. */
+static int adopt(struct atomic_file *f, const char *path, const struct content_blob *b,
+                 struct error *err)
+{
+    const struct content_piece *p = &b->pieces[0];
+
+    return b->piece_count == 1 && p->spare ? atomic_file_adopt(f, path, 0644, p->fd, err) : 0;
+}
+
 static int put_file(struct target *t, const char *name, const struct content_blob *b, bool ours,
                     struct error *err)
 {
     CLEANUP(atomic_file_drop) struct atomic_file f = ATOMIC_FILE_NONE;
     AUTO_FREE char *path = at(t, name);
+    int rc = adopt(&f, path, b, err);
 
-    if (atomic_file_open(&f, path, 0644, err) < 0 || content_write(b, f.fd, path, err) < 0 ||
-        atomic_file_commit(&f, err) < 0)
+    if (rc == 0)
+        rc = atomic_file_open(&f, path, 0644, err) < 0 ? -1 : content_write(b, f.fd, path, err);
+    if (rc < 0 || atomic_file_commit(&f, err) < 0)
         return -1;
     if (ours) {
         t->added = xreallocarray(t->added, t->added_count + 1, sizeof(*t->added));

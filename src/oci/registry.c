@@ -1,6 +1,7 @@
 /*
  * `docker://REFERENCE`: an image in a registry (OCI distribution-spec, "Pull"). Manifests are read
- * into memory; layers lie side by side in one unnamed temporary file, from where they are applied.
+ * into memory; each layer lies in an unnamed temporary file, from where it is applied, or which
+ * becomes a file of a layout.
  */
 #include "oci/registry.h"
 
@@ -23,8 +24,7 @@ struct pull {
     struct registry registry;
     uint64_t size_max;  /* of all layers, as they are sent */
     uint64_t small_max; /* of another blob */
-    int fd;             /* layers, one behind the other */
-    struct blob *ready; /* layers in that file; named by digest */
+    struct blob *ready; /* layers, an unnamed file each; named by digest */
     struct digest *digests;
     size_t count;
 };
@@ -71,11 +71,11 @@ static int open_blob(void *arg, const struct descriptor *d, struct blob *out, st
     return get_small(p, d, out, err);
 }
 
-/* Places for all layers in the file, and what to fetch; a layer that comes twice comes once. */
+/* Files for all layers, and what to fetch; a layer that comes twice comes once. */
 static int plan(struct pull *p, const struct descriptor *layers, size_t count, struct fetch *f,
                 struct error *err)
 {
-    uint64_t end = 0;
+    uint64_t total = 0;
 
     for (size_t i = 0; i < count; i++) {
         char text[DIGEST_TEXT_MAX];
@@ -87,7 +87,7 @@ static int plan(struct pull *p, const struct descriptor *layers, size_t count, s
                               p->ready[j].size == layers[i].size);
         if (twice)
             continue;
-        if (layers[i].size > p->size_max - end) {
+        if (layers[i].size > p->size_max - total) {
             error_set(err, ERR_LIMIT, "its layers have more than %llu bytes",
                       (unsigned long long)p->size_max);
             return error_hint(err, "set CAPSULE_IMAGE_MAX to a larger number of bytes if the image "
@@ -95,15 +95,16 @@ static int plan(struct pull *p, const struct descriptor *layers, size_t count, s
         }
         digest_text(&layers[i].digest, text);
         p->digests[n] = layers[i].digest;
-        p->ready[n] = (struct blob){
-            .fd = p->fd, .offset = end, .size = layers[i].size, .name = xstrdup(text)};
+        p->ready[n] =
+            (struct blob){.fd = file_temp(err), .size = layers[i].size, .name = xstrdup(text)};
+        p->count++;
+        if (p->ready[n].fd < 0)
+            return -1;
         f[n] = (struct fetch){.url = registry_url(&p->registry, "blobs", text),
                               .what = xasprintf("layer %s", text),
-                              .fd = p->fd,
-                              .offset = end,
+                              .fd = p->ready[n].fd,
                               .size = layers[i].size};
-        end += layers[i].size;
-        p->count++;
+        total += layers[i].size;
     }
     return 0;
 }
@@ -116,9 +117,6 @@ static int get_layers(void *arg, const struct descriptor *layers, size_t count, 
     struct pull *p = arg;
     int rc;
 
-    p->fd = file_temp(err);
-    if (p->fd < 0)
-        return -1;
     p->ready = xcalloc(count, sizeof(*p->ready));
     p->digests = xcalloc(count, sizeof(*p->digests));
     rc = plan(p, layers, count, f, err);
@@ -141,11 +139,12 @@ static int list_referrers(void *arg, const struct digest *subject, json_t *list,
 
 static void pull_free(struct pull *p)
 {
-    for (size_t i = 0; i < p->count; i++)
+    for (size_t i = 0; i < p->count; i++) {
         free(p->ready[i].name);
+        fd_close(&p->ready[i].fd);
+    }
     free(p->ready);
     free(p->digests);
-    fd_close(&p->fd);
     registry_close(&p->registry);
 }
 
@@ -201,7 +200,7 @@ static int pull(const struct reference *ref, const char *host, const struct imag
                 struct image *out, struct error *err)
 {
     CLEANUP(pull_free)
-    struct pull p = {.fd = -1, .size_max = options->layer_max, .small_max = BLOB_JSON_MAX};
+    struct pull p = {.size_max = options->layer_max, .small_max = BLOB_JSON_MAX};
     AUTO_BUF struct buf bytes = BUF(BLOB_JSON_MAX);
     AUTO_FREE char *type = NULL;
     char text[DIGEST_TEXT_MAX];

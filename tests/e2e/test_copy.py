@@ -113,6 +113,21 @@ def test_between_registries_and_layouts(source, papers, layout, serving, home, t
     assert [x["digest"] for x in index] == [source.image, *papers]
 
 
+def test_a_pull_into_a_layout_is_the_same_wherever_it_waits(source, home, tmp_path):
+    """In the file system of the layout what was pulled becomes the blob; from another it is copied."""
+    here, there = tmp_path / "temporary", tempfile.mkdtemp(dir="/dev/shm")
+    here.mkdir()
+    try:
+        for name, place in ("one", here), ("two", there):
+            cli({**home, "TMPDIR": str(place)}, "copy", source.ref, f"oci:{tmp_path}/{name}:x")
+        one, two = (sorted((p.name, p.read_bytes(), oct(p.stat().st_mode)) for p in (tmp_path / d / "blobs/sha256").iterdir())
+                    for d in ("one", "two"))
+        assert one == two and all(sha(data) == "sha256:" + name for name, data, _ in one)
+        assert os.listdir(here) == os.listdir(there) == []
+    finally:
+        os.rmdir(there)
+
+
 def test_a_list_of_several_pages(source, papers, serving, home):
     target = serving()
     target.lists_referrers = True

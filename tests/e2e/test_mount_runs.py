@@ -116,8 +116,9 @@ def test_processes_left_behind_lose_nothing(runs):
     runs.start("""
 cd /mnt/data
 setsid sh -c 'i=0; while :; do i=$((i + 1)); echo $i >>daemon; echo $i >/tmp/last; done' &
-while ! [ "$(cat /tmp/last 2>/dev/null || echo 0)" -gt 200 ]; do sleep 0.05; done
-cat /tmp/last
+last= # the file is empty for moments
+while ! [ "${last:-0}" -gt 200 ]; do sleep 0.05; last=$(cat /tmp/last 2>/dev/null); done
+echo $last
 """)
     last = int(runs.ends()[-1])
     numbers = (runs.data / "daemon").read_text().split("\n")

@@ -161,6 +161,37 @@ static void test_atomic_file_is_all_or_nothing(void **state)
     assert_int_equal(access(dir, F_OK), -1);
 }
 
+static void test_unnamed_file_becomes_the_target_once(void **state)
+{
+    char dir[] = "/var/tmp/capsule-test.XXXXXX";
+    char path[64], again[64];
+    struct atomic_file f;
+    struct error err = {0};
+    struct stat a, b;
+    AUTO_FD int fd = -1;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(setenv("TMPDIR", dir, 1), 0);
+    fd = file_temp(&err);
+    unsetenv("TMPDIR");
+    assert_true(fd >= 0);
+    assert_ok(fd_write_all(fd, "all of it", 9, "it", &err));
+    snprintf(path, sizeof(path), "%s/out", dir);
+    snprintf(again, sizeof(again), "%s/again", dir);
+    if (atomic_file_adopt(&f, path, 0640, fd, &err) == 1) { /* not on an overlay, say */
+        assert_int_equal(access(path, F_OK), -1);
+        assert_ok(atomic_file_commit(&f, &err));
+        assert_ok(stat(path, &a));
+        assert_ok(fstat(fd, &b));
+        assert_true(a.st_ino == b.st_ino && a.st_dev == b.st_dev && a.st_size == 9);
+        assert_int_equal(a.st_mode & 07777, 0640);
+        assert_int_equal(atomic_file_adopt(&f, again, 0640, fd, &err), 0);
+    }
+    assert_int_equal(access(again, F_OK), -1);
+    assert_ok(tree_remove(dir, &err));
+}
+
 static void test_file_read_has_a_limit(void **state)
 {
     AUTO_BUF struct buf b = BUF(10);
@@ -236,6 +267,7 @@ int main(void)
         cmocka_unit_test(test_base64_is_canonical),
         cmocka_unit_test(test_utf8_hex_and_numbers),
         cmocka_unit_test(test_atomic_file_is_all_or_nothing),
+        cmocka_unit_test(test_unnamed_file_becomes_the_target_once),
         cmocka_unit_test(test_file_read_has_a_limit),
         cmocka_unit_test(test_processes),
         cmocka_unit_test(xdg_directories),
