@@ -110,6 +110,17 @@ def kill_below(root, spared=(), keep=()):
         time.sleep(0.01)
 
 
+def end_all(processes):
+    """Kills those that a failed test has left, and closes the pipes of all."""
+    for p in processes:
+        if p.poll() is None:
+            p.kill()
+        p.wait()
+        for stream in (p.stdout, p.stderr):
+            if stream:
+                stream.close()
+
+
 @pytest.fixture(autouse=True)
 def no_process_left():
     """Set up first and so torn down last: after what the test's own fixtures stop in good order. Engines

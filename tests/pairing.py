@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import BIN, wait_for
+from conftest import BIN, end_all, wait_for
 
 
 def children(pid):
@@ -91,13 +91,7 @@ class Pair:
         return wait_for(attempt, 10, f"port {port}")
 
     def close(self):
-        for p in self.processes:
-            if p.poll() is None:
-                p.kill()
-            p.wait()
-            for stream in (p.stdout, p.stderr):
-                if stream:
-                    stream.close()
+        end_all(self.processes)
 
 
 @pytest.fixture

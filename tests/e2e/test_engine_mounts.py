@@ -14,7 +14,7 @@ import tempfile
 import pytest
 
 import fake_engine
-from conftest import BIN, Capsule, wait_for, write_manifest
+from conftest import BIN, Capsule, end_all, wait_for, write_manifest
 from fake_engine import FakeEngine, reply
 from mounting import HOSTFS, loops_below, mounts_below, needs_loop, own_mounts, release_below, sh
 
@@ -76,13 +76,7 @@ class Place:
 
     def clean_up(self):
         self.engine.stop()
-        for p in self.started + self.holders:
-            if p.poll() is None:
-                p.kill()
-            p.wait()
-            for stream in (p.stdout, p.stderr):
-                if stream:
-                    stream.close()
+        end_all(self.started + self.holders)
         self.capsule.stop_all()
         release_below(self.base)
         shutil.rmtree(self.base)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import free_port
+from conftest import end_all, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("CAPSULE_BIN", ROOT / "build/bin")).resolve().parent
@@ -170,13 +170,7 @@ class Home:
 
     def stop(self):
         """Whatever a failed test has left."""
-        for p in self.started:
-            if p.poll() is None:
-                p.kill()
-            p.wait()
-            for stream in (p.stdout, p.stderr):
-                if stream:
-                    stream.close()
+        end_all(self.started)
 
     @property
     def cache(self):
