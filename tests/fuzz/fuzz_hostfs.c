@@ -24,6 +24,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 static char dir[] = "/tmp/capsule-fuzz-hostfs-XXXXXX";
 static int work_dir = -1, proc = -1;
 static uint8_t space[MOUNT_IO_MAX];
+static int pipe_ends[2];
 
 static void clean_up(void)
 {
@@ -41,7 +42,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         abort();
     work_dir = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     proc = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (work_dir < 0 || proc < 0)
+    if (work_dir < 0 || proc < 0 || pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK) < 0 ||
+        fcntl(pipe_ends[1], F_SETPIPE_SZ, MOUNT_IO_MAX) < 0)
         abort();
     atexit(clean_up);
     return 0;
@@ -66,11 +68,35 @@ static int check_answer(void *arg, const struct iovec *iov, int count)
     return 0;
 }
 
+/* As many bytes as were promised are in the pipe, and no more. */
+static int check_piped(void *arg, const void *header, size_t header_len, size_t len)
+{
+    const struct iovec iov[2] = {{(void *)(uintptr_t)header, header_len}, {space, len}};
+    size_t got = 0;
+    ssize_t n;
+
+    while ((n = read(pipe_ends[0], space, sizeof(space))) > 0)
+        got += (size_t)n;
+    if (got != len || len > sizeof(space))
+        abort();
+    return check_answer(arg, iov, 2);
+}
+
+static void wait_without_care(void *arg)
+{
+    (void)arg;
+}
+
 static void send_message(struct hostfs *fs, uint8_t *message, size_t len)
 {
     struct fuse_in_header head;
     struct answers answers = {0};
-    struct hostfs_request request = {.send = check_answer, .arg = &answers, .space = space};
+    struct hostfs_request request = {.send = check_answer,
+                                     .send_piped = check_piped,
+                                     .may_wait = wait_without_care,
+                                     .arg = &answers,
+                                     .pipe = {pipe_ends[0], pipe_ends[1]},
+                                     .space = space};
     bool silent;
 
     memcpy(&head, message, sizeof(head));

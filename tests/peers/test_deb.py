@@ -11,7 +11,8 @@ import subprocess
 import pytest
 
 from conftest import BIN, ROOT
-from test_real_images import apt_sources, tool
+from debian_root import apt_sources
+from test_real_images import tool
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a clean root needs root"),
