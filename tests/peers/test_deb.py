@@ -11,8 +11,7 @@ import subprocess
 import pytest
 
 from conftest import BIN, ROOT
-from debian_root import apt_sources
-from test_real_images import tool
+from debian_root import apt_sources, tool
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a clean root needs root"),
