@@ -19,6 +19,7 @@
 #define DOUBT_PAUSE_MS  5000
 #define DISAGREEMENT_NS INT64_C(10000000000)
 #define DRIFT_MAX_NS    INT64_C(500000000) /* in a round; more is a jump and no rate */
+#define UNSURE_MAX_NS   INT64_C(1000000)   /* half a round trip; more is a slow answer */
 
 struct clock_client {
     struct clock_client_spec spec;
@@ -97,22 +98,30 @@ static int64_t slew_pending(void)
 /*
  * A clock that runs fast or slow is off again at every round, the more the longer the interval. So
  * what a round finds beside what the last one left goes into the clock's rate: half of it, because
- * a part of it is the noise of the measurement. The kernel bounds the rate to 500 ppm.
+ * a part of it is the noise of the measurement, and nothing of it after a slow answer when all may
+ * be noise, which would spoil the rate for rounds to come. The kernel bounds the rate to 500 ppm.
  */
 static void correct_rate(struct clock_client *c, int64_t offset)
 {
     int64_t elapsed = clock_mono_ns() - c->left_at_ns;
     int64_t expected = c->left_ns - (c->pending_ns - slew_pending());
     __int128 drift = (__int128)offset - expected;
+    int64_t unsure = clock_rtt(&c->best) / 2;
     struct timex tx = {0};
 
-    if (elapsed <= 0 || drift > DRIFT_MAX_NS || drift < -DRIFT_MAX_NS || adjtimex(&tx) < 0)
+    if (elapsed <= 0 || drift > DRIFT_MAX_NS || drift < -DRIFT_MAX_NS)
+        return;
+    if (unsure > UNSURE_MAX_NS && drift <= unsure && drift >= -unsure)
+        return;
+    if (adjtimex(&tx) < 0)
         return;
     /* Units of 2^-16 ppm. */
     tx.freq += (long)(drift * 1000000 * 65536 / elapsed / 2);
     tx.modes = ADJ_FREQUENCY;
     if (adjtimex(&tx) < 0)
         log_debug("clock", "cannot set the rate", kv_str("reason", strerror(errno)));
+    else
+        log_debug("clock", "rate", kv_int("ppm", tx.freq / 65536));
 }
 
 static void note_left(struct clock_client *c, int64_t left)

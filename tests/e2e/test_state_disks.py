@@ -72,12 +72,10 @@ def test_a_full_disk_while_an_app_writes(bench, small_disk):
     with open(disk / "filler", "wb", buffering=0) as f, pytest.raises(OSError, match="No space left"):
         while True:
             f.write(b"x" * MIB)
-    fd = os.open(served / "file", os.O_CREAT | os.O_WRONLY)
-    os.write(fd, b"y" * (8 * MIB))
-    with pytest.raises(OSError) as e:
-        os.fsync(fd)
-    assert e.value.errno in (errno.EIO, errno.ENOSPC)
-    os.close(fd)
+    with pytest.raises(OSError) as e, open(served / "file", "wb", buffering=0) as f:
+        f.write(b"y" * (8 * MIB))
+        os.fsync(f.fileno())
+    assert e.value.errno in (errno.EIO, errno.ENOSPC, errno.EROFS), "EROFS: where the journal was what found no room"
     assert "may be lost" in bench.end(p, status=1)
     (disk / "filler").unlink()
     p, served = bench.serve(64)
