@@ -58,8 +58,8 @@ struct atomic_file {
 int atomic_file_open(struct atomic_file *f, const char *path, mode_t mode, struct error *err);
 /*
  * Starts one with all that an unnamed file (file_temp()) holds, which becomes the target's file
- * without being copied; `fd` stays the caller's, who must not write any more. 1, or 0 when it
- * cannot get a name there, as on another file system, and has to be written anew.
+ * without being copied; `fd` stays the caller's, who must not write any more. 1; 0 when it
+ * cannot get a name there, as on another file system, and has to be written anew; -1 with err.
  */
 int atomic_file_adopt(struct atomic_file *f, const char *path, mode_t mode, int fd,
                       struct error *err);
@@ -71,7 +71,8 @@ void atomic_file_drop(struct atomic_file *f);
 int file_write_atomic(const char *path, struct slice bytes, mode_t mode, struct error *err);
 
 /*
- * An unnamed temporary file in $TMPDIR (else /var/tmp): gone when closed, whatever happens.
+ * An unnamed temporary file in $TMPDIR (else /var/tmp): gone when closed, whatever happens, but
+ * for atomic_file_adopt().
  * Returns the descriptor, which the caller owns, or -1.
  */
 int file_temp(struct error *err);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "codec/json.h"
+#include "container/labelled.h"
 #include "container/progress.h"
 #include "container/spec.h"
 
@@ -223,20 +224,10 @@ int container_inspect(const struct container_engine *e, const char *id, struct c
 int container_list(const struct container_engine *e, struct container_row **out, size_t *count,
                    struct error *err)
 {
-    static const char path[] =
-        "/containers/json?all=1&filters=%7B%22label%22%3A%5B%22" CONTAINER_LABEL "%22%5D%7D";
-    AUTO_CONTAINER_ANSWER struct container_answer a = {0};
-    AUTO_JSON json_t *doc = NULL;
-    AUTO_BUF struct buf text = BUF(CONTAINER_ANSWER_MAX + 64);
-    json_t *rows;
+    AUTO_JSON json_t *rows = container_rows(e, "/containers/json", CONTAINER_LABEL, err);
 
-    if (call(e, "GET", path, NULL, 200, 200, "listing containers", &a, err) < 0)
+    if (!rows)
         return -1;
-    /* The reader wants an object. */
-    if (buf_printf(&text, "{\"rows\":%s}", buf_cstr(&a.body)) < 0 ||
-        json_read_object(buf_slice(&text), &doc, NULL, err) < 0)
-        return error_wrap(err, "listing containers: the engine's answer");
-    rows = json_object_get(doc, "rows");
     *out = xcalloc(CONTAINER_LIST_MAX, sizeof(**out));
     *count = 0;
     for (size_t i = 0; i < json_array_size(rows) && *count < CONTAINER_LIST_MAX; i++) {

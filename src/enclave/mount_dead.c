@@ -1,6 +1,7 @@
 #include "enclave/mount_dead.h"
 
 #include "enclave/fuse_reply.h"
+#include "enclave/mount_fuse.h"
 
 #include <errno.h>
 #include <linux/fuse.h>
@@ -14,13 +15,7 @@
 
 void mount_dead_answer(int fuse_fd, uint64_t unique)
 {
-    struct fuse_out_header h = {.len = sizeof(h), .error = -EIO, .unique = unique};
-    ssize_t n;
-
-    /* Whoever asked may have given up meanwhile (ENOENT), or the kernel the mount. */
-    do
-        n = write(fuse_fd, &h, sizeof(h));
-    while (n < 0 && errno == EINTR);
+    (void)mount_fuse_refuse(fuse_fd, unique, EIO); /* else the kernel has given up the mount */
 }
 
 void mount_dead_refuse(int fuse_fd, struct slice request)

@@ -16,8 +16,7 @@
 
 /* Answers a request by its number, if it still waits. */
 void mount_dead_answer(int fuse_fd, uint64_t unique);
-/* Answers one whole request (linux/fuse.h) that was read from `fuse_fd`, if it is to have a reply.
- */
+/* Answers a request (linux/fuse.h) that was read from `fuse_fd`, if it is to have a reply. */
 void mount_dead_refuse(int fuse_fd, struct slice request);
 /* Answers all that `asked` knows to wait for a reply on `fuse_fd`; `asked` stays as it is. */
 void mount_dead_refuse_asked(int fuse_fd, const struct fuse_check *asked);

@@ -76,6 +76,17 @@ int mount_fuse_clone(int fd, struct error *err)
     return out;
 }
 
+int mount_fuse_refuse(int fd, uint64_t unique, int error)
+{
+    const struct fuse_out_header h = {.len = sizeof(h), .error = -error, .unique = unique};
+    ssize_t n;
+
+    do
+        n = write(fd, &h, sizeof(h));
+    while (n < 0 && errno == EINTR);
+    return n < 0 && errno != ENOENT ? -1 : 0;
+}
+
 static void set_limit(const struct statx *st, const char *name, unsigned int value)
 {
     char file[64], text[16];

@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /*
  * Opens /dev/fuse, which is made (character device 10:229, mode 0666) where it is missing. Returns
@@ -20,6 +21,11 @@ int mount_fuse_attach(int fd, const char *name, const char *path, bool read_only
 /* Another descriptor of mount_fuse_open()'s kind for the mount of `fd` (FUSE_DEV_IOC_CLONE),
  * or -1. */
 int mount_fuse_clone(int fd, struct error *err);
+/*
+ * Answers the request of this number, read from `fd`, with an errno. 0, also when whoever asked has
+ * given up meanwhile; -1 with errno.
+ */
+int mount_fuse_refuse(int fd, uint64_t unique, int error);
 /*
  * Lets the kernel read ahead as much as one message carries, instead of the 128 KiB that FUSE gives
  * a mount, and keep more to be written. After FUSE_INIT; best effort, because only speed depends on

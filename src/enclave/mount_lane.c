@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "enclave/fuse_check.h"
 #include "enclave/mount_dead.h"
+#include "enclave/mount_fuse.h"
 #include "enclave/mount_splice.h"
 #include "vsock/mountproto.h"
 
@@ -191,10 +192,10 @@ static int send_request(struct mount_lane *l, struct error *err)
 
 static int refuse_request(const struct mount_lane *l, int error, struct error *err)
 {
-    struct fuse_out_header h = {.len = sizeof(h), .error = -error};
+    struct fuse_in_header h;
 
-    memcpy(&h.unique, l->out + offsetof(struct fuse_in_header, unique), sizeof(h.unique));
-    if (write(l->fuse_fd, &h, sizeof(h)) < 0 && errno != ENOENT)
+    memcpy(&h, l->out, sizeof(h));
+    if (mount_fuse_refuse(l->fuse_fd, h.unique, error) < 0)
         return error_sys(err, errno, "giving a reply to the kernel");
     return 0;
 }
@@ -245,20 +246,21 @@ static int not_taken(const struct mount_lane *l, const uint8_t *reply, struct er
 /* The kernel may have given up an interrupted lock, say, on another lane: ENOENT. */
 static int give_reply(struct mount_lane *l, struct slice reply, struct error *err)
 {
-    bool was_initialized = l->check.initialized;
+    bool was_initialized = l->check.initialized, initializes;
     ssize_t n;
 
     if (fuse_check_reply(&l->check, reply, err) < 0)
         return error_wrap(err, "refused what the host says");
-    if (l->check.initialized &&
-        !was_initialized) /* its bytes are ours to change: they are in `in` */
+    initializes = l->check.initialized && !was_initialized;
+    /* Its bytes are ours to change: they are in `in`. */
+    if (initializes)
         mount_pipe_limit(&l->out_pipe, l->in + (reply.ptr - l->in), reply.len);
     do
         n = write(l->fuse_fd, reply.ptr, reply.len);
     while (n < 0 && errno == EINTR);
     if (n < 0 && errno != ENOENT)
         return not_taken(l, reply.ptr, err);
-    if (l->check.initialized && !was_initialized) {
+    if (initializes) {
         atomic_store(&l->group->initialized, true);
         (void)eventfd_write(l->group->ready_fd, 1);
     }

@@ -130,8 +130,9 @@ static int lock_patiently(const struct state_dir *sd, int fd, const struct stat 
             continue;
         }
         who_has(st, users, sizeof(users));
-        return error_set(err, ERR_EXISTS, "%s: in use by %s", sd->path,
-                         users[0] ? users : "a process that cannot be seen from here");
+        error_set(err, ERR_EXISTS, "%s: in use by %s", sd->path,
+                  users[0] ? users : "a process that cannot be seen from here");
+        return error_hint(err, "wait for its end, or stop that run: capsule-cli ps lists them");
     }
     return 0;
 }

@@ -35,7 +35,7 @@ struct hostfs_request {
     /* To be called before what may take as long as a disk does; once is enough. */
     void (*may_wait)(void *arg);
     void *arg;
-    /* The same of an answer's header and the `len` bytes that are in `pipe` behind it. */
+    /* As `send`, of an answer's header and the `len` bytes that are in `pipe`. */
     int (*send_piped)(void *arg, const void *header, size_t header_len, size_t len);
     int pipe[2];    /* empty, for what an answer holds; -1: none */
     uint8_t *space; /* MOUNT_IO_MAX bytes, for the same */

@@ -22,7 +22,6 @@ struct archive_stream {
     uint64_t size;
     size_t at;       /* member */
     uint64_t offset; /* in it */
-    bool show;
     struct progress shown;
 };
 
@@ -172,18 +171,13 @@ void archive_stream_rewind(struct archive_stream *s)
     s->offset = 0;
 }
 
-void archive_stream_show(struct archive_stream *s)
-{
-    s->show = true;
-}
-
 /* Of the member that is being read, if it holds a blob. */
 static void show(struct archive_stream *s)
 {
     const struct content_blob *b = s->blobs[s->at];
     char text[DIGEST_TEXT_MAX], what[DIGEST_TEXT_MAX + 8];
 
-    if (!s->show || !b || s->offset <= TAR_BLOCK)
+    if (!b || s->offset <= TAR_BLOCK)
         return;
     snprintf(what, sizeof(what), "blob %s", digest_text(&b->digest, text));
     if (s->offset < s->members[s->at].size) {

@@ -27,13 +27,11 @@ static inline void cleanup_archive_stream(struct archive_stream **s)
 
 /* Bytes of all of it. */
 uint64_t archive_stream_size(const struct archive_stream *s);
-/* The next bytes, up to `len`; 0 only at the end, -1 with err. */
-ssize_t archive_stream_read(struct archive_stream *s, void *to, size_t len, struct error *err);
 /*
- * From now on shows the blobs on their way as they are read (progress.h): a bar on a terminal, and
- * a line for each that has been read whole.
+ * The next bytes, up to `len`; 0 only at the end, -1 with err. Shows the blobs on their way
+ * (progress.h): a bar on a terminal, and a line for each that has been read whole.
  */
-void archive_stream_show(struct archive_stream *s);
+ssize_t archive_stream_read(struct archive_stream *s, void *to, size_t len, struct error *err);
 /* Starts over. */
 void archive_stream_rewind(struct archive_stream *s);
 /* Writes all of it to `fd`, any kind of descriptor; `where` is for messages. */

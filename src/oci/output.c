@@ -76,7 +76,6 @@ static int send_oci_archive(const struct place *p, const struct content_image *i
 
     (void)name;
     (void)options;
-    archive_stream_show(s);
     return write_archive(p->path, s, err);
 }
 
@@ -100,7 +99,6 @@ static int send_docker_archive(const struct place *p, const struct content_image
     if (engine_check_name(p->tag ? p->tag : name, &full, err) < 0)
         return -1;
     s = archive_stream_docker(image, full);
-    archive_stream_show(s);
     return write_archive(p->path, s, err);
 }
 
@@ -149,7 +147,6 @@ int image_output_engine(const struct content_image *image, const char *name, str
     if (rc <= 0)
         return rc;
     s = archive_stream_docker(image, full);
-    archive_stream_show(s);
     return engine_send(&e, s, full, err) < 0 ? -1 : 1;
 }
 
