@@ -248,7 +248,7 @@ static _Noreturn void child(const struct plan *p)
     write_own("/proc/self/oom_score_adj", "0");
     if (set_stdio(p, &f) == 0 && set_identity(p->spec->user, &f) == 0) {
         f.step = STEP_CHDIR;
-        /* Before a directory that may be on a host mount is touched: see mount_lane.h. */
+        /* Before a directory that may be on a host mount is touched: see mount_lanes.h. */
         fd_close_from(3, &p->report, 1);
         if (!p->spec->cwd || !*p->spec->cwd || chdir(p->spec->cwd) == 0)
             run_program(p, &f);

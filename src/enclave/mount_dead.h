@@ -1,5 +1,5 @@
 /*
- * What becomes of a host mount that is over (enclave/mount_lane.h): as long as the kernel has it,
+ * What becomes of a host mount that is over (enclave/mount_lanes.h): as long as the kernel has it,
  * each request of its gets EIO from here, and no host has a part in that. Were the descriptors of
  * /dev/fuse closed instead, programs would get ENOTCONN and ECONNABORTED, which no disk gives.
  *
