@@ -52,10 +52,13 @@ class FuseClient:
         answer = self.ask(INIT, 0, struct.pack("<IIII", 7, 36, 1 << 20, 0xffffffff & ~(1 << 30)))
         self.init = struct.unpack_from("<IIIIHHI", answer)
 
-    def send(self, opcode, node, body=b"", length=None, uid=0, gid=0):
+    def send(self, opcode, node, body=b"", length=None, uid=0, gid=0, piece=None):
+        """In one go, or a few bytes at a time."""
         self.unique += 2
-        self.sock.sendall(struct.pack("<IIQQIIII", 40 + len(body) if length is None else length, opcode,
-                                      self.unique, node, uid, gid, 1, 0) + body)
+        message = struct.pack("<IIQQIIII", 40 + len(body) if length is None else length, opcode,
+                              self.unique, node, uid, gid, 1, 0) + body
+        for i in range(0, len(message), piece or len(message)):
+            self.sock.sendall(message[i:i + (piece or len(message))])
 
     def answer(self):
         length, error, unique = struct.unpack("<IiQ", take(self.sock, 16))
@@ -86,8 +89,10 @@ class FuseClient:
     def read(self, node, fh, size=4096, offset=0):
         return self.ask(READ, node, struct.pack("<QQIIQII", fh, offset, size, 0, 0, 0, 0))
 
-    def write(self, node, fh, data, offset=0):
-        return self.ask(WRITE, node, struct.pack("<QQIIQII", fh, offset, len(data), 0, 0, 0, 0) + data)
+    def write(self, node, fh, data, offset=0, **kw):
+        """The bytes written."""
+        body = struct.pack("<QQIIQII", fh, offset, len(data), 0, 0, 0, 0) + data
+        return struct.unpack("<II", self.ask(WRITE, node, body, **kw))[0]
 
     def release(self, node, fh):
         self.ask(RELEASE, node, struct.pack("<QIIQ", fh, 0, 0, 0))

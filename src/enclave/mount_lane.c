@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <linux/fuse.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -24,17 +25,28 @@
 #define CHUNK     (64u * 1024)
 #define TICK_MS   10000 /* how often overdue replies are looked for */
 #define SHRINK_MS 2000  /* without traffic, until the memory of long messages is given back */
+#define STUCK_MS  5     /* without being able to take a request: another lane is called */
+#define LOOKS     256   /* for messages alone, before the other descriptors get their turn */
+#define CALM      64 /* times that few requests waited, until another lane's turn is enough */
 
 struct mount_lane {
     struct mount_lanes *group;
     pthread_t thread;
     int fuse_fd, socket, poll_fd;
-    bool taking;  /* fuse_fd is being watched */
-    bool blocked; /* the socket is watched for room */
-    bool swollen; /* the buffers have held more than a chunk */
+    unsigned index;
+    bool turn;        /* it takes requests (mount_turns.h) */
+    bool able;        /* as the group knows */
+    int64_t stuck_ms; /* when the group is told that it is not, or 0 */
+    unsigned calm;    /* times in a row that few requests waited */
+    size_t counted; /* of its requests, by the group */
+    bool taking;    /* fuse_fd is being watched */
+    bool blocked;   /* the socket is watched for room */
+    bool swollen;   /* the buffers have held more than a chunk */
     bool finishing;
     bool done; /* counted in the group's `done` */
     int64_t next_look_ms;
+    int64_t awake_ns; /* until then it looks for more without sleeping */
+    bool awake;       /* it has the group's flag for that */
     struct fuse_check check;
     uint8_t *out; /* one request, sent up to out_sent */
     size_t out_len, out_sent;
@@ -47,7 +59,7 @@ struct mount_lane {
     bool copying; /* the pipe does not suit the first reply of the input */
 };
 
-/* ---- requests ---- */
+/* ---- who takes requests ---- */
 
 static int watch(struct mount_lane *l, int op, int fd, uint32_t events)
 {
@@ -68,6 +80,50 @@ static int watch_kernel(struct mount_lane *l, bool on, struct error *err)
         return error_sys(err, errno, "watching /dev/fuse");
     l->taking = on;
     return 0;
+}
+
+static bool is_able(const struct mount_lane *l)
+{
+    return l->out_len == 0 && !fuse_check_full(&l->check);
+}
+
+/* Watches for the kernel's requests as long as it has the turn and can take one. */
+static int take_turn(struct mount_lane *l, int64_t now_ms, struct error *err)
+{
+    bool able = is_able(l);
+
+    if (able)
+        l->stuck_ms = 0;
+    else if (l->stuck_ms == 0)
+        l->stuck_ms = now_ms + STUCK_MS;
+    if (able != l->able && (able || now_ms >= l->stuck_ms)) {
+        l->able = able;
+        mount_turns_set_able(&l->group->turns, l->index, able);
+    }
+    if (l->calm >= CALM) {
+        l->calm = 0;
+        if (mount_turns_rest(&l->group->turns, l->index))
+            l->turn = false;
+    }
+    return watch_kernel(l, l->turn && able, err);
+}
+
+/* Tells the others how many of our requests wait. */
+static void count_requests(struct mount_lane *l)
+{
+    struct mount_turns *t = &l->group->turns;
+
+    if (l->check.count != l->counted)
+        mount_turns_count(t, (int)l->check.count - (int)l->counted);
+    l->counted = l->check.count;
+}
+
+/* ---- requests ---- */
+
+/* Something moves: more may come soon. */
+static void stir(struct mount_lane *l)
+{
+    l->awake_ns = clock_mono_ns() + MOUNT_AWAKE_NS;
 }
 
 static int watch_room(struct mount_lane *l, bool on, struct error *err)
@@ -148,6 +204,7 @@ static int take_request(struct mount_lane *l, int64_t now_ms, struct error *err)
     l->writes = len >= MOUNT_SPLICE_MIN;
     l->swollen |= n > (ssize_t)CHUNK;
     l->out_len = (size_t)n;
+    stir(l);
     return send_request(l, err) < 0 ? -1 : 1;
 }
 
@@ -249,6 +306,7 @@ static int give_spliced(struct mount_lane *l, struct error *err)
     if (n < 0 && errno != ENOENT)
         return not_taken(l, l->in, err);
     l->in_len = l->in_want = 0;
+    stir(l);
     return 0;
 }
 
@@ -270,6 +328,7 @@ static int receive_spliced(struct mount_lane *l, struct error *err)
         return error_set(err, ERR_NET, "the host closed the connection");
     if (n < 0)
         return error_sys(err, errno, "receiving from the host");
+    stir(l);
     return l->in_pipe.held < l->in_want ? 0 : give_spliced(l, err);
 }
 
@@ -287,6 +346,7 @@ static int receive(struct mount_lane *l, struct error *err)
         return error_set(err, ERR_NET, "the host closed the connection");
     if (n < 0)
         return error_sys(err, errno, "receiving from the host");
+    stir(l);
     l->in_len += (size_t)n;
     l->swollen |= l->in_len > CHUNK;
     if (l->in_want > l->in_len)
@@ -311,6 +371,8 @@ static bool is_idle(const struct mount_lane *l)
 
 static int wait_ms(const struct mount_lane *l)
 {
+    if (l->able && !is_able(l))
+        return STUCK_MS;
     if (!is_idle(l))
         return TICK_MS;
     if (l->finishing && !l->done)
@@ -354,14 +416,32 @@ static int look_for_the_end(struct mount_lane *l, int64_t now_ms, struct error *
     return rc < 0 ? -1 : 0;
 }
 
+static int look_for_request(struct mount_lane *l, int64_t now_ms, struct error *err)
+{
+    int rc;
+
+    set_done(l, false);
+    if (!is_able(l))
+        return 0;
+    rc = take_request(l, now_ms, err);
+    count_requests(l);
+    if (!mount_turns_calm(&l->group->turns))
+        l->calm = 0;
+    else if (rc > 0 || !l->awake) /* taken, or woken in vain */
+        l->calm++;
+    return rc < 0 ? -1 : 0;
+}
+
 static int handle(struct mount_lane *l, const struct epoll_event *e, int64_t now_ms,
                   struct error *err)
 {
     if (e->data.fd == l->fuse_fd) {
-        set_done(l, false);
-        if (l->out_len || fuse_check_full(&l->check))
-            return 0;
-        return take_request(l, now_ms, err) < 0 ? -1 : 0;
+        return look_for_request(l, now_ms, err);
+    }
+    if (e->data.fd == mount_turns_call_fd(&l->group->turns, l->index)) {
+        mount_turns_called(&l->group->turns, l->index);
+        l->turn = mount_turns_has(&l->group->turns, l->index);
+        return 0;
     }
     if (e->data.fd == l->group->cancel_fd)
         mount_lanes_abort(l->group);
@@ -376,28 +456,66 @@ static int handle(struct mount_lane *l, const struct epoll_event *e, int64_t now
     return e->events & ~(uint32_t)EPOLLOUT ? receive(l, err) : 0;
 }
 
+static bool is_over(const struct mount_lane *l)
+{
+    return atomic_load(&l->group->over) || atomic_load(&l->group->dead);
+}
+
+/* Only one lane of a mount is awake without being woken: the others would take its processor. */
+static bool keeps_awake(struct mount_lane *l)
+{
+    bool keeps = !l->finishing && clock_mono_ns() < l->awake_ns;
+
+    if (keeps && !l->awake)
+        l->awake = !atomic_flag_test_and_set(&l->group->awake);
+    else if (!keeps && l->awake) {
+        atomic_flag_clear(&l->group->awake);
+        l->awake = false;
+    }
+    return keeps && l->awake;
+}
+
+/* Without epoll, as long as one message follows the other closely. */
+static int look_around(struct mount_lane *l, struct error *err)
+{
+    for (int i = 0; i < LOOKS && keeps_awake(l) && !is_over(l); i++) {
+        int64_t awake_ns = l->awake_ns;
+
+        if (l->out_len > 0 && send_request(l, err) < 0)
+            return -1;
+        if (l->turn && look_for_request(l, clock_mono_ms(), err) < 0)
+            return -1;
+        if (l->check.count > 0 && receive(l, err) < 0)
+            return -1;
+        count_requests(l);
+        if (l->awake_ns == awake_ns)
+            sched_yield();
+    }
+    return take_turn(l, clock_mono_ms(), err);
+}
+
 static int carry(struct mount_lane *l, struct error *err)
 {
-    struct epoll_event events[6];
+    struct epoll_event events[8];
 
     for (;;) {
-        int n = epoll_wait(l->poll_fd, events, ARRAY_LEN(events), wait_ms(l));
+        int n = epoll_wait(l->poll_fd, events, ARRAY_LEN(events), l->awake ? 0 : wait_ms(l));
         int64_t now_ms = clock_mono_ms();
 
         if (n < 0 && errno != EINTR)
             return error_sys(err, errno, "waiting for requests");
-        if (atomic_load(&l->group->over) || atomic_load(&l->group->dead))
+        if (is_over(l))
             return 0;
-        if (n == 0 && l->swollen && is_idle(l))
+        if (n == 0 && l->swollen && is_idle(l) && !l->awake)
             shrink(l);
         for (int i = 0; i < n; i++)
             if (handle(l, &events[i], now_ms, err) < 0)
                 return -1;
+        count_requests(l);
         if (n == 0 && l->finishing && !l->done && is_idle(l) &&
             look_for_the_end(l, now_ms, err) < 0)
             return -1;
-        if (look_for_silence(l, now_ms, err) < 0 ||
-            watch_kernel(l, l->out_len == 0 && !fuse_check_full(&l->check), err) < 0)
+        if (look_for_silence(l, now_ms, err) < 0 || look_around(l, err) < 0)
             return -1;
     }
 }
@@ -482,14 +600,17 @@ static int prepare(struct mount_lane *l, struct error *err)
     l->out = map_buffer();
     l->in = map_buffer();
     l->poll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!l->out || !l->in || l->poll_fd < 0 ||
+    if (!l->out || !l->in || l->poll_fd < 0 || mount_turns_join(&l->group->turns, &l->index) < 0 ||
         watch(l, EPOLL_CTL_ADD, l->group->over_fd, EPOLLIN) < 0 ||
         watch(l, EPOLL_CTL_ADD, l->group->dead_fd, EPOLLIN) < 0 ||
         watch(l, EPOLL_CTL_ADD, l->group->finish_fd, EPOLLIN) < 0 ||
         watch(l, EPOLL_CTL_ADD, l->group->cancel_fd, EPOLLIN) < 0 ||
+        watch(l, EPOLL_CTL_ADD, mount_turns_call_fd(&l->group->turns, l->index), EPOLLIN) < 0 ||
         watch(l, EPOLL_CTL_ADD, l->socket, EPOLLIN) < 0)
         return error_sys(err, errno, "preparing to carry requests");
-    return watch_kernel(l, true, err);
+    l->turn = mount_turns_has(&l->group->turns, l->index);
+    l->able = true;
+    return take_turn(l, clock_mono_ms(), err);
 }
 
 int mount_lane_start(struct mount_lanes *g, int fuse_fd, int socket, struct mount_lane **out,

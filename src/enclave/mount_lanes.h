@@ -12,6 +12,7 @@
 #define CAPSULE_ENCLAVE_MOUNT_LANES_H
 
 #include "base/error.h"
+#include "enclave/mount_turns.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -26,6 +27,8 @@ struct mount_lanes {
     int cancel_fd;    /* borrowed: the mount is over when it becomes readable */
     int ready_fd;     /* eventfd, readable once FUSE_INIT has been answered */
     atomic_bool over, dead, initialized;
+    atomic_flag awake; /* held by the lane that looks for messages without sleeping */
+    struct mount_turns turns;
     atomic_uint count;    /* of lanes */
     atomic_uint done;     /* of those, when finishing: with nothing left to do */
     pthread_mutex_t lock; /* of the following */

@@ -43,6 +43,15 @@ static void widen(int fd)
         (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
 }
 
+/* A UNIX socket hands pages on, vsock copies. */
+static bool is_unix(int fd)
+{
+    int domain = 0;
+    socklen_t len = sizeof(domain);
+
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
+}
+
 /* Hands a connection to the process; the descriptor here is closed in any case. */
 static void on_accept(void *arg, int fd)
 {
@@ -51,7 +60,7 @@ static void on_accept(void *arg, int fd)
         struct cmsghdr head;
         uint8_t space[CMSG_SPACE(sizeof(int))];
     } control = {0};
-    uint8_t word = 0;
+    uint8_t word = is_unix(fd) ? MOUNT_LANE_SPLICES : 0;
     struct iovec iov = {&word, sizeof(word)};
     struct msghdr msg = {.msg_iov = &iov,
                          .msg_iovlen = 1,

@@ -167,21 +167,6 @@ static size_t read_at_once(int fd, size_t size, off_t offset)
     return all ? at : 0;
 }
 
-/* Takes what was spliced back out of the pipe. */
-static void drain(int pipe, uint8_t *space, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = read(pipe, space, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            abort(); /* it is there */
-        space += n;
-        len -= (size_t)n;
-    }
-}
-
 /*
  * Answers a long read with the pages of the file, not with a copy. Returns `size` when that is
  * done; else how many bytes are in `space`, for the rest to be read behind them.
@@ -199,7 +184,7 @@ static size_t read_spliced(fuse_req_t req, int fd, size_t size, off_t offset)
             done += (size_t)n;
     }
     if (done < size) { /* the file's end, an error, or pieces that fill no pages */
-        drain(r->pipe[0], r->space, done);
+        hostfs_unpipe(r, r->space, done);
         return done;
     }
     r->send_piped(r->arg, &head, sizeof(head), size);
@@ -241,13 +226,34 @@ void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
     handle_put(fs->handles, h);
 }
 
+/*
+ * As pwrite(), of bytes that may be in the request's pipe, and then have room at `bytes`. A file
+ * system that takes nothing from a pipe says EINVAL.
+ */
+static ssize_t write_some(int fd, const char *bytes, size_t len, off_t offset)
+{
+    struct hostfs_request *r = hostfs_current();
+    off_t at = offset;
+    ssize_t n = -1;
+
+    if (r->piped > 0) {
+        n = splice(r->pipe[0], NULL, fd, &at, len, 0);
+        if (n >= 0 || errno != EINVAL) {
+            r->piped -= n > 0 ? (size_t)n : 0;
+            return n;
+        }
+        hostfs_unpipe(r, (uint8_t *)(uintptr_t)bytes, r->piped);
+        r->piped = 0;
+    }
+    return pwrite(fd, bytes, len, offset);
+}
+
 void do_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, off_t offset,
               struct fuse_file_info *fi)
 {
     struct hostfs *fs = fs_of(req);
     struct handle *h = handle_get(fs->handles, fi->fh, HANDLE_FILE);
     size_t done = 0;
-    ssize_t n = 1;
     int error;
 
     (void)ino;
@@ -256,8 +262,9 @@ void do_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
         return;
     }
     error = kill_suidgid(h->fd);
-    while (!error && done < size && n > 0) {
-        n = pwrite(h->fd, bytes + done, size - done, offset + (off_t)done);
+    while (!error && done < size) {
+        ssize_t n = write_some(h->fd, &bytes[done], size - done, offset + (off_t)done);
+
         if (n > 0)
             done += (size_t)n;
         else

@@ -30,6 +30,8 @@ struct hostfs {
 
 /* The request that this thread is answering. */
 struct hostfs_request *hostfs_current(void);
+/* Takes `len` bytes, which must be there, back out of the request's pipe. */
+void hostfs_unpipe(const struct hostfs_request *r, uint8_t *to, size_t len);
 
 /* Not after the answer, which frees the request. */
 static inline struct hostfs *fs_of(fuse_req_t req)

@@ -1,20 +1,25 @@
 #include "hostfs/lanes.h"
 
-#include "base/file.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "vsock/mountproto.h"
+#include "hostfs/desk.h"
+#include "hostfs/lane_in.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
-#define STACK      (256 * 1024)
-#define PIPES      8 /* of MOUNT_IO_MAX: a user may have 64 MiB of them, and other things need some */
-#define READ_AHEAD 16384 /* so that a small message costs one system call */
+#define STACK (256 * 1024)
+/* A write that took so long waited for the disk, and others will for some time. */
+#define WAITED_NS   INT64_C(20000000)
+#define WAITS_NS    INT64_C(200000000)
+#define WRITERS_MAX 4 /* that wait at once; more would only wait for each other */
 
 struct lane {
     struct lanes *lanes;
@@ -22,67 +27,26 @@ struct lane {
     pthread_mutex_t sending;
     int fd; /* -1 until the lane is open */
     bool over;
-    uint8_t ahead[READ_AHEAD] __attribute__((aligned(8)));
-    size_t have, taken;
+    struct lane_in in;
 };
 
 struct lanes {
     struct hostfs *fs;
     int end_fd;
-    /* Desks that nobody uses, the last used first: its memory is still in the processor's cache. */
-    pthread_mutex_t desk_lock;
-    struct desk *free;
+    struct desks desks;
+    atomic_flag awake;           /* of lane_in.h */
+    atomic_llong writes_wait_ns; /* until then writes may wait for the disk */
+    atomic_int writers;
     pthread_barrier_t started;
     struct lane lane[LANES_MAX];
-    int pipes[PIPES][2]; /* for the first desks */
-    size_t pipes_given;
 };
 
-/* The memory of one request: its message, and room for what the answer holds. */
-struct desk {
+/* A thread, its lane and its request. */
+struct worker {
     struct lane *lane;
-    uint8_t *message; /* MOUNT_MESSAGE_MAX bytes, aligned for any type */
-    uint8_t *space;   /* MOUNT_IO_MAX bytes */
-    int pipe[2];      /* -1: none */
-    bool gone;        /* from the gate: another thread reads on */
-    struct desk *next;
+    struct desk *desk;
+    bool gone; /* from the gate: another thread reads on */
 };
-
-/* There are never more of them than threads. Pages that no request needs are never touched. */
-static struct desk *take_desk(struct lane *l)
-{
-    static const int none[2] = {-1, -1};
-    const int *pipe = none;
-    struct desk *d;
-
-    pthread_mutex_lock(&l->lanes->desk_lock);
-    d = l->lanes->free;
-    if (d)
-        l->lanes->free = d->next;
-    else
-        pipe = l->lanes->pipes_given < PIPES ? l->lanes->pipes[l->lanes->pipes_given++] : none;
-    pthread_mutex_unlock(&l->lanes->desk_lock);
-    if (!d) {
-        d = xcalloc(1, sizeof(*d));
-        memcpy(d->pipe, pipe, sizeof(d->pipe));
-        d->message = aligned_alloc(4096, (MOUNT_MESSAGE_MAX + 4095) & ~4095u);
-        d->space = aligned_alloc(4096, MOUNT_IO_MAX);
-        if (!d->message || !d->space)
-            abort(); /* out of memory */
-    }
-    d->lane = l;
-    return d;
-}
-
-static void give_desk(struct desk *d)
-{
-    struct lanes *lanes = d->lane->lanes;
-
-    pthread_mutex_lock(&lanes->desk_lock);
-    d->next = lanes->free;
-    lanes->free = d;
-    pthread_mutex_unlock(&lanes->desk_lock);
-}
 
 /* The mount is over as soon as one of its lanes is. */
 static void end(const struct lane *lane)
@@ -94,66 +58,19 @@ static void end(const struct lane *lane)
                   kv_str("reason", strerror(errno)));
 }
 
-/* Fills the first `len` bytes of `to`. False when the lane ends or fails. */
-static bool take(struct lane *l, uint8_t *to, size_t len)
+/* With the gate held: the next message of a lane; none at its end, which is told once. */
+static struct lane_message next_message(const struct worker *w)
 {
-    size_t n = l->have - l->taken;
-    ssize_t got;
+    struct lane *l = w->lane;
+    struct lane_message m = {0};
 
-    n = n < len ? n : len;
-    memcpy(to, l->ahead + l->taken, n);
-    l->taken += n;
-    for (to += n, len -= n; len > 0; to += got, len -= (size_t)got) {
-        got = recv(l->fd, to, len, MSG_WAITALL);
-        if (got < 0 && errno == EINTR)
-            got = 0;
-        else if (got <= 0)
-            return false;
-    }
-    return true;
-}
-
-/* At least a message's head is in `ahead`. */
-static bool look_ahead(struct lane *l)
-{
-    ssize_t got;
-
-    if (l->have - l->taken < sizeof(struct fuse_in_header) && l->taken > 0) {
-        memmove(l->ahead, l->ahead + l->taken, l->have - l->taken);
-        l->have -= l->taken;
-        l->taken = 0;
-    }
-    while (l->have - l->taken < sizeof(struct fuse_in_header)) {
-        got = recv(l->fd, l->ahead + l->have, sizeof(l->ahead) - l->have, 0);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return false;
-        l->have += (size_t)got;
-    }
-    return true;
-}
-
-/* With the gate held: the next message of a lane; 0 at its end, which is told once. */
-static size_t next_message(struct desk *d)
-{
-    struct lane *l = d->lane;
-    uint32_t len = 0;
-    bool good = false;
-
-    if (!l->over && look_ahead(l)) {
-        memcpy(&len, l->ahead + l->taken, sizeof(len));
-        good = len >= sizeof(struct fuse_in_header) && len <= MOUNT_MESSAGE_MAX;
-        if (!good)
-            log_warn("hostfs", "the enclave sent a message of a length that none has",
-                     kv_uint("length", len));
-        good = good && take(l, d->message, len);
-    }
-    if (!good && !l->over) {
+    if (!l->over)
+        m = lane_in_next(&l->in, w->desk);
+    if (m.len == 0 && !l->over) {
         l->over = true;
         end(l);
     }
-    return good ? len : 0;
+    return m;
 }
 
 /* With `sending` held. */
@@ -180,8 +97,8 @@ static ssize_t send_parts(const struct lane *l, struct iovec *part, size_t count
 
 static int send_answer(void *arg, const struct iovec *iov, int count)
 {
-    const struct desk *d = arg;
-    struct lane *l = d->lane;
+    const struct worker *w = arg;
+    struct lane *l = w->lane;
     struct iovec part[8];
     ssize_t n;
 
@@ -198,8 +115,8 @@ static int send_answer(void *arg, const struct iovec *iov, int count)
 
 static int send_piped(void *arg, const void *header, size_t header_len, size_t len)
 {
-    struct desk *d = arg;
-    struct lane *l = d->lane;
+    const struct worker *w = arg;
+    struct lane *l = w->lane;
     uint8_t copy[sizeof(struct fuse_out_header)];
     struct iovec part = {copy, header_len};
     ssize_t n;
@@ -210,7 +127,7 @@ static int send_piped(void *arg, const void *header, size_t header_len, size_t l
     pthread_mutex_lock(&l->sending);
     n = send_parts(l, &part, 1, MSG_MORE);
     for (; n >= 0 && len > 0; len -= (size_t)n) {
-        n = splice(d->pipe[0], NULL, l->fd, NULL, len, 0);
+        n = splice(w->desk->pipe[0], NULL, l->fd, NULL, len, 0);
         if (n < 0 && errno == EINTR)
             n = 0;
         else if (n == 0)
@@ -220,31 +137,33 @@ static int send_piped(void *arg, const void *header, size_t header_len, size_t l
     if (n >= 0)
         return 0;
     shutdown(l->fd, SHUT_RDWR);
-    fd_close(&d->pipe[0]); /* something is left in it */
-    fd_close(&d->pipe[1]);
+    desk_close_pipe(w->desk);
     return -1;
 }
 
 static void leave_gate(void *arg)
 {
-    struct desk *d = arg;
+    struct worker *w = arg;
 
-    if (!d->gone)
-        pthread_mutex_unlock(&d->lane->gate);
-    d->gone = true;
+    if (!w->gone)
+        pthread_mutex_unlock(&w->lane->gate);
+    w->gone = true;
 }
 
 /*
  * What may take as long as a disk does is answered while another thread reads on. The rest is over
- * before such a thread would be awake; so are reads of what the machine has in memory (files.c).
+ * before such a thread would be awake; so are reads of what the machine has in memory (files.c),
+ * and writes as long as they do not have to wait: of those to one file only one is at work anyway.
  */
-static bool is_slow(const uint8_t *message)
+static bool is_slow(struct lanes *lanes, const uint8_t *message)
 {
     const struct fuse_in_header *head = (const void *)message;
     const struct fuse_setattr_in *attr = (const void *)(message + sizeof(*head));
 
     switch (head->opcode) {
     case FUSE_WRITE:
+        return clock_mono_ns() < atomic_load(&lanes->writes_wait_ns) &&
+               atomic_load(&lanes->writers) <= WRITERS_MAX;
     case FUSE_FSYNC:
     case FUSE_FSYNCDIR:
     case FUSE_FALLOCATE:
@@ -259,35 +178,59 @@ static bool is_slow(const uint8_t *message)
     }
 }
 
+static void end_write(struct lanes *lanes, int64_t begin_ns)
+{
+    int64_t now_ns = clock_mono_ns();
+
+    atomic_fetch_sub(&lanes->writers, 1);
+    if (now_ns - begin_ns > WAITED_NS)
+        atomic_store(&lanes->writes_wait_ns, now_ns + WAITS_NS);
+}
+
+static void answer(struct worker *w, const struct lane_message *m)
+{
+    struct lanes *lanes = w->lane->lanes;
+    struct desk *d = w->desk;
+    const struct fuse_in_header *head = (const void *)d->message;
+    struct hostfs_request request = {.send = send_answer,
+                                     .send_piped = send_piped,
+                                     .may_wait = leave_gate,
+                                     .arg = w,
+                                     .pipe = {d->pipe[0], d->pipe[1]},
+                                     .piped = m->piped,
+                                     .space = d->space};
+    bool writes = head->opcode == FUSE_WRITE;
+    int64_t begin_ns = writes ? clock_mono_ns() : 0;
+
+    if (writes)
+        atomic_fetch_add(&lanes->writers, 1);
+    if (is_slow(lanes, d->message))
+        leave_gate(w);
+    hostfs_answer(lanes->fs, d->message, m->len, &request);
+    if (writes)
+        end_write(lanes, begin_ns);
+}
+
 static void *work(void *arg)
 {
     struct lane *l = arg;
-    struct desk *d;
-    size_t len;
+    struct worker w = {.lane = l};
+    struct lane_message m;
 
     pthread_barrier_wait(&l->lanes->started);
     pthread_mutex_lock(&l->gate);
-    d = take_desk(l);
-    while ((len = next_message(d)) > 0) {
-        struct hostfs_request request = {.send = send_answer,
-                                         .send_piped = send_piped,
-                                         .may_wait = leave_gate,
-                                         .arg = d,
-                                         .pipe = {d->pipe[0], d->pipe[1]},
-                                         .space = d->space};
-
-        if (is_slow(d->message))
-            leave_gate(d);
-        hostfs_answer(l->lanes->fs, d->message, len, &request);
-        if (d->gone) {
-            d->gone = false;
-            give_desk(d);
+    w.desk = desk_take(&l->lanes->desks);
+    while ((m = next_message(&w)).len > 0) {
+        answer(&w, &m);
+        if (w.gone) {
+            w.gone = false;
+            desk_give(&l->lanes->desks, w.desk);
             pthread_mutex_lock(&l->gate);
-            d = take_desk(l);
+            w.desk = desk_take(&l->lanes->desks);
         }
     }
     pthread_mutex_unlock(&l->gate);
-    give_desk(d);
+    desk_give(&l->lanes->desks, w.desk);
     return NULL;
 }
 
@@ -299,21 +242,6 @@ static int start_thread(struct lane *l, const pthread_attr_t *attr, struct error
     return sys ? error_sys(err, sys, "starting a thread of a host mount's server") : 0;
 }
 
-/* Without them contents are copied. */
-static void make_pipes(struct lanes *lanes)
-{
-    for (size_t i = 0; i < PIPES; i++) {
-        int *ends = lanes->pipes[i];
-
-        if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
-            ends[0] = ends[1] = -1;
-        } else if (fcntl(ends[1], F_SETPIPE_SZ, MOUNT_IO_MAX) < 0) {
-            fd_close(&ends[0]);
-            fd_close(&ends[1]);
-        }
-    }
-}
-
 int lanes_start(struct hostfs *fs, int end_fd, struct lanes **out, struct error *err)
 {
     struct lanes *lanes = xcalloc(1, sizeof(*lanes));
@@ -323,8 +251,7 @@ int lanes_start(struct hostfs *fs, int end_fd, struct lanes **out, struct error 
     lanes->fs = fs;
     lanes->end_fd = end_fd;
     *out = lanes;
-    make_pipes(lanes);
-    pthread_mutex_init(&lanes->desk_lock, NULL);
+    desks_init(&lanes->desks);
     pthread_barrier_init(&lanes->started, NULL, LANES_MAX * LANE_THREADS + 1);
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -351,12 +278,13 @@ bool lanes_has(const struct lanes *lanes, uint32_t index)
     return lanes->lane[index].fd >= 0;
 }
 
-void lanes_open(struct lanes *lanes, uint32_t index, int fd)
+void lanes_open(struct lanes *lanes, uint32_t index, int fd, bool splices)
 {
     struct lane *l = &lanes->lane[index];
     int flags = fcntl(fd, F_GETFL);
 
     fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
     l->fd = fd;
+    lane_in_open(&l->in, fd, splices, &l->lanes->awake);
     pthread_mutex_unlock(&l->gate);
 }

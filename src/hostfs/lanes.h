@@ -21,7 +21,10 @@ struct lanes;
 int lanes_start(struct hostfs *fs, int end_fd, struct lanes **out, struct error *err);
 /* Whether a lane was opened already. */
 bool lanes_has(const struct lanes *lanes, uint32_t index);
-/* Hands a connected descriptor over, from here on blocking. Once for each index. */
-void lanes_open(struct lanes *lanes, uint32_t index, int fd);
+/*
+ * Hands a connected descriptor over, from here on blocking; `splices` when contents may be spliced
+ * from it. Once for each index.
+ */
+void lanes_open(struct lanes *lanes, uint32_t index, int fd, bool splices);
 
 #endif

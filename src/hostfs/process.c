@@ -28,6 +28,7 @@
 /* A connection that has yet to say what it is. */
 struct caller {
     int fd;
+    bool splices; /* contents may be spliced from it */
     int64_t deadline_ms;
     size_t got;
     struct mount_hello hello;
@@ -86,7 +87,7 @@ static void welcome(struct server *s, const struct caller *c)
     if (lane == 0)
         memcpy(s->session, c->hello.session, sizeof(s->session));
     log_debug("hostfs", "lane open", kv_str("mount", s->name), kv_uint("lane", lane));
-    lanes_open(s->lanes, lane, fd);
+    lanes_open(s->lanes, lane, fd, c->splices);
 }
 
 /* Reads what is there of a hello. True when the caller is dealt with. */
@@ -137,8 +138,9 @@ static bool take_connection(struct server *s)
     if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
         memcpy(&fd, CMSG_DATA(c), sizeof(fd));
     if (fd >= 0 && s->waiting_count < WAITING_MAX)
-        s->waiting[s->waiting_count++] =
-            (struct caller){.fd = fd, .deadline_ms = clock_mono_ms() + HELLO_MS};
+        s->waiting[s->waiting_count++] = (struct caller){.fd = fd,
+                                                         .splices = word & MOUNT_LANE_SPLICES,
+                                                         .deadline_ms = clock_mono_ms() + HELLO_MS};
     else
         fd_close(&fd);
     return true;

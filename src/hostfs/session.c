@@ -19,6 +19,12 @@ struct hostfs_request *hostfs_current(void)
     return current;
 }
 
+void hostfs_unpipe(const struct hostfs_request *r, uint8_t *to, size_t len)
+{
+    if (fd_read_full(r->pipe[0], to, len, "a pipe", NULL) < 0)
+        abort(); /* it is there */
+}
+
 void reply(fuse_req_t req, int error)
 {
     fuse_reply_err(req, error);
@@ -205,6 +211,9 @@ void hostfs_answer(struct hostfs *fs, void *message, size_t len, struct hostfs_r
         fuse_session_process_buf(fs->session, &buf);
     else if (m.verdict == MESSAGE_REFUSE)
         refuse(request, m.error);
+    if (request->piped > 0) /* of a WRITE that failed */
+        hostfs_unpipe(request, request->space, request->piped);
+    request->piped = 0;
     current = NULL;
 }
 

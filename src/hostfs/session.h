@@ -28,7 +28,7 @@ struct hostfs_config {
 struct hostfs *hostfs_new(const struct hostfs_config *config, struct error *err);
 void hostfs_free(struct hostfs *fs);
 
-/* A request at work; the caller fills all up to `space`. */
+/* A request at work; the caller fills all up to `space`. The pipe is empty but for `piped`. */
 struct hostfs_request {
     /* Sends an answer as a whole; 0 or -1. Called at most once, from within hostfs_answer(). */
     int (*send)(void *arg, const struct iovec *iov, int count);
@@ -37,7 +37,8 @@ struct hostfs_request {
     void *arg;
     /* As `send`, of an answer's header and the `len` bytes that are in `pipe`. */
     int (*send_piped)(void *arg, const void *header, size_t header_len, size_t len);
-    int pipe[2];    /* empty, for what an answer holds; -1: none */
+    int pipe[2];    /* for what an answer holds, or a WRITE brings; -1: none */
+    size_t piped;   /* bytes of the message's end that are in the pipe instead; 0 when answered */
     uint8_t *space; /* MOUNT_IO_MAX bytes, for the same */
     uint64_t unique;
     uint32_t opcode;
@@ -46,7 +47,7 @@ struct hostfs_request {
 
 /*
  * Answers one message: `len` bytes at an address aligned to 8, at least a struct fuse_in_header,
- * whose `len` says the same. May be called from several threads at once.
+ * whose `len` says the same; `piped` of a WRITE alone. May be called from several threads at once.
  */
 void hostfs_answer(struct hostfs *fs, void *message, size_t len, struct hostfs_request *request);
 

@@ -33,6 +33,13 @@ struct mount_hello {
     char name[MOUNT_NAME_MAX];          /* of the manifest, padded with NULs */
 };
 
+/*
+ * How long a thread of either half looks for the next message before it sleeps. To wake a processor
+ * that sleeps takes longer than to answer most messages, above all in a virtual machine, and many
+ * come one after the other.
+ */
+#define MOUNT_AWAKE_NS 50000
+
 #define MOUNT_READ_ONLY 1u /* of flags: the host serves it so; the enclave mounts it so */
 
 struct mount_welcome {
@@ -42,5 +49,11 @@ struct mount_welcome {
     uint32_t lanes; /* that the host will take, 1 to MOUNT_LANES_MAX */
     uint32_t reserved;
 };
+
+/*
+ * On the host: a bit of the byte with which capsule-shell hands a connection to the process that
+ * serves it. The contents of requests may be spliced from it.
+ */
+#define MOUNT_LANE_SPLICES 1u
 
 #endif
