@@ -8,6 +8,7 @@ import socket
 import statistics
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build").resolve()
@@ -32,6 +33,26 @@ def free_port():
         return s.getsockname()[1]
 
 
+def socket_speed(mib):
+    """MiB per second that one process sends another through a UNIX socket with the carrier's buffers, 1 MiB at a time."""
+    ours, theirs = socket.socketpair()
+    for s in (ours, theirs):
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
+    block, pid = bytearray(MIB), os.fork()
+    if pid == 0:
+        for _ in range(mib):
+            theirs.sendall(block)
+        os._exit(0)
+    theirs.close()
+    begin = time.monotonic()
+    while ours.recv_into(block):
+        pass
+    speed = mib / (time.monotonic() - begin)
+    os.waitpid(pid, 0)
+    ours.close()
+    return speed
+
+
 @contextlib.contextmanager
 def workspace():
     """A directory that takes everything the programs under test write, caches and stores too."""
@@ -40,10 +61,15 @@ def workspace():
         home = work / f"xdg-{name.lower()}"
         home.mkdir(mode=0o700)
         os.environ[f"XDG_{name}_{'DIR' if name == 'RUNTIME' else 'HOME'}"] = str(home)
+    before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(work)
     try:
         yield work
     finally:
+        if before:
+            os.environ["TMPDIR"] = before
+        else:
+            del os.environ["TMPDIR"]
         shutil.rmtree(work, ignore_errors=True)
 
 

@@ -1,6 +1,7 @@
 /*
  * hostfs_load WORD ARG MIB [CID]: one stream of MIB MiB, 1 MiB at a time; prints MiB per second.
- *   write PATH   to a file, with an fsync at the end
+ *   write PATH   to a file, until it is closed
+ *   sync PATH    to a file, with an fsync at the end
  *   read PATH    from a file, without this kernel's cache
  *   send PORT    to a listener of the host, through AF_VSOCK; the time ends when it says so
  *   receive PORT from one
@@ -80,12 +81,14 @@ int main(int argc, char **argv)
     unsigned int cid = argc > 4 ? (unsigned int)strtoul(argv[4], NULL, 10) : 2;
     double begin = now();
 
-    if (!strcmp(word, "write")) {
-        int fd = open_file(argv[2], O_WRONLY | O_CREAT | O_TRUNC);
+    if (!strcmp(word, "write") || !strcmp(word, "sync")) {
+        int fd = open_file(argv[2], O_WRONLY | O_CREAT);
 
         put_all(fd, mib * PIECE);
-        if (fsync(fd) < 0)
+        if (!strcmp(word, "sync") && fsync(fd) < 0)
             err(1, "fsync");
+        if (close(fd) < 0)
+            err(1, "close");
     } else if (!strcmp(word, "read")) {
         take_all(open_file(argv[2], O_RDONLY | O_DIRECT), mib * PIECE);
     } else if (!strcmp(word, "send")) {
@@ -96,7 +99,7 @@ int main(int argc, char **argv)
     } else if (!strcmp(word, "receive")) {
         take_all(dial(port, cid), mib * PIECE);
     } else {
-        errx(2, "hostfs_load write|read|send|receive PATH|PORT MIB [CID]");
+        errx(2, "hostfs_load write|sync|read|send|receive PATH|PORT MIB [CID]");
     }
     printf("%.1f\n", (double)mib / (now() - begin));
     return 0;

@@ -27,7 +27,7 @@
 #define SHRINK_MS 2000  /* without traffic, until the memory of long messages is given back */
 #define STUCK_MS  5     /* without being able to take a request: another lane is called */
 #define LOOKS     256   /* for messages alone, before the other descriptors get their turn */
-#define CALM      64 /* times that few requests waited, until another lane's turn is enough */
+#define CALM      64    /* times that few requests waited, until another lane's turn is enough */
 
 struct mount_lane {
     struct mount_lanes *group;
@@ -38,10 +38,10 @@ struct mount_lane {
     bool able;        /* as the group knows */
     int64_t stuck_ms; /* when the group is told that it is not, or 0 */
     unsigned calm;    /* times in a row that few requests waited */
-    size_t counted; /* of its requests, by the group */
-    bool taking;    /* fuse_fd is being watched */
-    bool blocked;   /* the socket is watched for room */
-    bool swollen;   /* the buffers have held more than a chunk */
+    size_t counted;   /* of its requests, by the group */
+    bool taking;      /* fuse_fd is being watched */
+    bool blocked;     /* the socket is watched for room */
+    bool swollen;     /* the buffers have held more than a chunk */
     bool finishing;
     bool done; /* counted in the group's `done` */
     int64_t next_look_ms;
@@ -475,16 +475,26 @@ static bool keeps_awake(struct mount_lane *l)
     return keeps && l->awake;
 }
 
-/* Without epoll, as long as one message follows the other closely. */
+/*
+ * Without epoll, as long as one message follows the other closely. Whoever asked one thing waits
+ * for the reply, as a rule, before asking another.
+ */
 static int look_around(struct mount_lane *l, struct error *err)
 {
+    bool asked = true;
+
     for (int i = 0; i < LOOKS && keeps_awake(l) && !is_over(l); i++) {
         int64_t awake_ns = l->awake_ns;
 
         if (l->out_len > 0 && send_request(l, err) < 0)
             return -1;
-        if (l->turn && look_for_request(l, clock_mono_ms(), err) < 0)
-            return -1;
+        if (l->turn && (asked || l->check.count == 0 || i % 4 == 0)) {
+            size_t before = l->check.count;
+
+            if (look_for_request(l, clock_mono_ms(), err) < 0)
+                return -1;
+            asked = l->check.count > before;
+        }
         if (l->check.count > 0 && receive(l, err) < 0)
             return -1;
         count_requests(l);

@@ -34,11 +34,12 @@ struct mount_hello {
 };
 
 /*
- * How long a thread of either half looks for the next message before it sleeps. To wake a processor
- * that sleeps takes longer than to answer most messages, above all in a virtual machine, and many
- * come one after the other.
+ * How long one thread of either half looks for the next message before it sleeps. To wake a
+ * processor that sleeps takes longer than to answer most messages, above all in a virtual machine,
+ * and many come one after the other. Long enough for an fsync of a fast disk in between, and as
+ * long as Linux's own idle loop polls in guests (guest_halt_poll_ns).
  */
-#define MOUNT_AWAKE_NS 50000
+#define MOUNT_AWAKE_NS 200000
 
 #define MOUNT_READ_ONLY 1u /* of flags: the host serves it so; the enclave mounts it so */
 
