@@ -97,8 +97,13 @@ def state_of(pid):
     return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
+def on_hangup(action):
+    """The tests themselves may run under nohup, and what they start inherits that."""
+    return {"preexec_fn": lambda: signal.signal(signal.SIGHUP, action)}
+
+
 def test_terminal_pauses_and_hangs_up(runs):
-    r = runs.start(runs.image(FOREVER))
+    r = runs.start(runs.image(FOREVER), **on_hangup(signal.SIG_DFL))
     r.says(b"ready\n")
     both = [r.process.pid, r.shell()]
     r.process.send_signal(signal.SIGTSTP)
@@ -108,6 +113,13 @@ def test_terminal_pauses_and_hangs_up(runs):
     r.process.send_signal(signal.SIGHUP)
     r.ends(128 + signal.SIGTERM)
     assert r.lines()[-1] == "flushed"
+
+
+def test_nohup(runs):
+    r = runs.start(runs.image("echo ready; sleep 2; exit 9"), **on_hangup(signal.SIG_IGN))
+    r.says(b"ready\n")
+    r.process.send_signal(signal.SIGHUP)
+    r.ends(9)
 
 
 def test_service_manager_that_signals_every_process_stops_in_order(runs):
