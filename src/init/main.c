@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "init/heartbeat.h"
+#include "init/memory.h"
 #include "init/root.h"
 
 #include <errno.h>
@@ -132,7 +133,7 @@ static void boot(struct error *err)
     snprintf(host_cid, sizeof(host_cid), "%u", cid);
     check_nsm();
     unlink("/init");
-    if (root_enter(err) < 0 || root_mount_all(err) < 0)
+    if (root_enter(err) < 0 || root_mount_all(err) < 0 || memory_limit_thrashing(err) < 0)
         return;
     execve(RUNTIME, (char *const *)(uintptr_t)argv, (char *const *)(uintptr_t)envp);
     error_sys(err, errno, "starting " RUNTIME);

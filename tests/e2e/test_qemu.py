@@ -264,6 +264,18 @@ def test_app_killed_for_want_of_memory(vm):
     assert "(sh)" in r.stderr() and "--memory-mb" in r.stderr()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a loop device")
+def test_files_larger_than_memory_kill_nobody(vm):
+    """Half of the memory is the app's own, and a file of more than all of it goes to a host mount and comes back twice."""
+    (vm.dir / "state").mkdir()
+    eif = vm.image("a=$(head -c 30000000 /dev/zero | tr '\\0' x); f=/mnt/data/file; "
+                   "head -c 200000000 /dev/zero >$f && md5sum <$f && md5sum <$f && echo ${#a}",
+                   storage={"mounts": [{"name": "data", "mount_path": "/mnt/data", "size_mb": 600, "required": True}]})
+    r = vm.start(eif, "--memory-mb", "160", "--mount", f"data={vm.dir}/state").ends(0, SECONDS)
+    assert r.lines() == [hashlib.md5(bytes(200000000)).hexdigest() + "  -"] * 2 + ["30000000"]
+    assert "out of memory" not in r.stderr()
+
+
 def test_machine_that_ends_without_a_word(vm):
     r = vm.run("echo going; reboot -f", status=1)
     assert r.stderr().count("capsule: enclave died: it ended without a final report\n") == 1
