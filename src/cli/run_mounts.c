@@ -27,15 +27,15 @@ static char *trimmed(const char *s, size_t len)
     return xstrndup(s, len);
 }
 
-/* Takes ":ro" off the end, and the blanks before it. */
-static bool take_read_only(char **dir)
+/* Takes `mode` off the end, and the blanks before it. */
+static bool take_mode(char **dir, const char *mode)
 {
-    size_t n = strlen(*dir);
+    size_t n = strlen(*dir), len = strlen(mode);
     char *rest;
 
-    if (n < 3 || strcmp(*dir + n - 3, ":ro") != 0)
+    if (n < len || strcmp(*dir + n - len, mode) != 0)
         return false;
-    rest = trimmed(*dir, n - 3);
+    rest = trimmed(*dir, n - len);
     free(*dir);
     *dir = rest;
     return true;
@@ -67,7 +67,9 @@ int run_mounts_add(struct run_mounts *m, const char *text, struct error *err)
         return error_set(err, ERR_USAGE, "--mount %s: is not NAME=DIR", text);
     name = trimmed(text, (size_t)(equals - text));
     dir = trimmed(equals + 1, strlen(equals + 1));
-    read_only = take_read_only(&dir);
+    read_only = take_mode(&dir, ":ro");
+    if (!read_only)
+        take_mode(&dir, ":rw");
     if (!name[0] || !dir[0])
         return error_set(err, ERR_USAGE, "--mount %s: %s is empty", text,
                          name[0] ? "the directory" : "the name");

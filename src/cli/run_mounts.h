@@ -27,7 +27,8 @@ struct run_mounts {
 
 /*
  * Takes one value of --mount: NAME=DIR or NAME=DIR:ro, split at the first "=", blanks around both
- * dropped. A relative DIR belongs to the working directory of now. ERR_USAGE.
+ * dropped; :rw, as users of containers may write it, says what holds anyway. A relative DIR belongs
+ * to the working directory of now. ERR_USAGE.
  */
 int run_mounts_add(struct run_mounts *m, const char *text, struct error *err);
 /*

@@ -131,7 +131,7 @@ def test_an_optional_one_is_skipped_with_a_line(place):
     assert len(place.values()) == 1
 
 
-@pytest.mark.parametrize("value", ["data", "", "=d", "data=", " =d", "data= ", "data=:ro"])
+@pytest.mark.parametrize("value", ["data", "", "=d", "data=", " =d", "data= ", "data=:ro", "data=:rw"])
 def test_wrong_usage(place, value):
     assert "--mount" in place.run(value, status=2)
 
@@ -172,6 +172,8 @@ def test_read_only(place):
     place.run("data=d:ro", does='! touch "$served/x" 2>"$PLACE/said"')
     assert place.values()[0].endswith("/data:ro")
     assert "Read-only file system" in (place.base / "said").read_text()
+    place.run("data=d:rw", does='touch "$served/x"')
+    assert sorted(x for x in os.listdir(place.base) if x.startswith("d")) == ["d"]
     place.run("data=e:ro/", does='touch "$served/x"')
     assert (place.base / "e:ro" / HOSTFS / "disk.img").exists() and place.values()[0].endswith("/data")
 
