@@ -171,5 +171,9 @@ int run_supervise(struct run *r, struct proc *shell, int report, int signals, vo
     rc = proc_wait(shell, -1, &status, err);
     if (rc < 0)
         return -1;
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    if (!WIFSIGNALED(status))
+        return WEXITSTATUS(status);
+    log_error("run", "capsule-shell was killed, so nothing serves the enclave any more",
+              kv_int("signal", WTERMSIG(status)));
+    return 128 + WTERMSIG(status);
 }
