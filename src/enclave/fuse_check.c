@@ -206,13 +206,19 @@ bool fuse_check_next(const struct fuse_check *c, size_t *at, uint64_t *unique)
     return false;
 }
 
+uint32_t fuse_check_opcode(const struct fuse_check *c, uint64_t unique)
+{
+    const struct fuse_asked *asked = slot_of(c, unique);
+
+    return unique != 0 && asked->unique == unique ? asked->opcode : 0;
+}
+
 bool fuse_check_unseen(const struct fuse_check *c, struct slice header)
 {
     struct fuse_out_header h;
 
     memcpy(&h, header.ptr, sizeof(h));
-    return h.error == 0 && slot_of(c, h.unique)->unique == h.unique &&
-           slot_of(c, h.unique)->opcode == FUSE_READ;
+    return h.error == 0 && fuse_check_opcode(c, h.unique) == FUSE_READ;
 }
 
 bool fuse_check_overdue(const struct fuse_check *c, int64_t now_ms, struct error *err)

@@ -59,6 +59,8 @@ int fuse_check_known_error(struct slice request);
  */
 int fuse_check_header(const struct fuse_check *c, struct slice header, size_t *len,
                       struct error *err);
+/* The opcode of the request that waits for the reply with this number; 0: none. */
+uint32_t fuse_check_opcode(const struct fuse_check *c, uint64_t unique);
 /* Whether the reply with this header, which was right, has a body that nobody looks at. */
 bool fuse_check_unseen(const struct fuse_check *c, struct slice header);
 /*

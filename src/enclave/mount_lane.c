@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "enclave/fuse_check.h"
+#include "enclave/mount_ahead.h"
 #include "enclave/mount_dead.h"
 #include "enclave/mount_fuse.h"
 #include "enclave/mount_splice.h"
@@ -27,6 +28,7 @@
 #define SHRINK_MS 2000  /* without traffic, until the memory of long messages is given back */
 #define STUCK_MS  5     /* without being able to take a request: another lane is called */
 #define LOOKS     256   /* for messages alone, before the other descriptors get their turn */
+#define AHEAD_NS  50000 /* for the reply to what was asked ahead, before the host is asked again */
 #define CALM      64    /* times that few requests waited, until another lane's turn is enough */
 
 struct mount_lane {
@@ -118,7 +120,7 @@ static void count_requests(struct mount_lane *l)
     l->counted = l->check.count;
 }
 
-/* ---- requests ---- */
+/* ---- sending requests ---- */
 
 /* Something moves: more may come soon. */
 static void stir(struct mount_lane *l)
@@ -167,47 +169,6 @@ static int send_request(struct mount_lane *l, struct error *err)
     return watch_room(l, l->out_len > 0, err);
 }
 
-static int refuse_request(const struct mount_lane *l, int error, struct error *err)
-{
-    struct fuse_in_header h;
-
-    memcpy(&h, l->out, sizeof(h));
-    if (mount_fuse_refuse(l->fuse_fd, h.unique, error) < 0)
-        return error_sys(err, errno, "giving a reply to the kernel");
-    return 0;
-}
-
-/* Returns 0 when there was none, or another lane had it; 1 when there may be more; -1. */
-static int take_request(struct mount_lane *l, int64_t now_ms, struct error *err)
-{
-    size_t len = 0;
-    ssize_t n;
-    int known;
-
-    if (l->writes && l->out_pipe.read_fd >= 0)
-        n = mount_pipe_take(&l->out_pipe, l->fuse_fd, l->out, &len);
-    else
-        len = (size_t)(n = read(l->fuse_fd, l->out, BUFFER_LEN));
-    if (n < 0 && errno == EAGAIN)
-        return 0;
-    if (n < 0 && (errno == EINTR || errno == ENOENT))
-        return 1; /* whoever asked was interrupted meanwhile */
-    if (n < 0)
-        return error_sys(err, errno, "reading a request of the kernel");
-    known = fuse_check_known_error(slice_of(l->out, (size_t)n));
-    if (known)
-        return refuse_request(l, known, err) < 0 ? -1 : 1;
-    if (fuse_check_request(&l->check, slice_of(l->out, len), now_ms, err) < 0) {
-        mount_dead_refuse(l->fuse_fd, slice_of(l->out, (size_t)n));
-        return -1;
-    }
-    l->writes = len >= MOUNT_SPLICE_MIN;
-    l->swollen |= n > (ssize_t)CHUNK;
-    l->out_len = (size_t)n;
-    stir(l);
-    return send_request(l, err) < 0 ? -1 : 1;
-}
-
 /* ---- replies ---- */
 
 /* Nothing here waits for that reply any more, but somebody in the kernel may. */
@@ -222,22 +183,46 @@ static int not_taken(const struct mount_lane *l, const uint8_t *reply, struct er
 }
 
 /* The kernel may have given up an interrupted lock, say, on another lane: ENOENT. */
+static int give_kernel(const struct mount_lane *l, struct slice reply, struct error *err)
+{
+    ssize_t n;
+
+    do
+        n = write(l->fuse_fd, reply.ptr, reply.len);
+    while (n < 0 && errno == EINTR);
+    return n < 0 && errno != ENOENT ? not_taken(l, reply.ptr, err) : 0;
+}
+
+/* What has been moved is known before the kernel can ask about it. True: it is not for the kernel.
+ */
+static bool keep_ahead(struct mount_lane *l, uint64_t unique, uint32_t opcode, struct slice reply)
+{
+    if (opcode == FUSE_RENAME || opcode == FUSE_RENAME2)
+        mount_ahead_forget(&l->group->ahead);
+    if (!mount_ahead_is_ours(unique))
+        return false;
+    mount_ahead_keep(&l->group->ahead, reply, clock_mono_ms());
+    return true;
+}
+
 static int give_reply(struct mount_lane *l, struct slice reply, struct error *err)
 {
     bool was_initialized = l->check.initialized, initializes;
-    ssize_t n;
+    struct fuse_out_header h;
+    uint32_t opcode;
 
+    memcpy(&h, reply.ptr, sizeof(h));
+    opcode = fuse_check_opcode(&l->check, h.unique);
     if (fuse_check_reply(&l->check, reply, err) < 0)
         return error_wrap(err, "refused what the host says");
+    if (keep_ahead(l, h.unique, opcode, reply))
+        return 0;
     initializes = l->check.initialized && !was_initialized;
     /* Its bytes are ours to change: they are in `in`. */
     if (initializes)
         mount_pipe_limit(&l->out_pipe, l->in + (reply.ptr - l->in), reply.len);
-    do
-        n = write(l->fuse_fd, reply.ptr, reply.len);
-    while (n < 0 && errno == EINTR);
-    if (n < 0 && errno != ENOENT)
-        return not_taken(l, reply.ptr, err);
+    if (give_kernel(l, reply, err) < 0)
+        return -1;
     if (initializes) {
         atomic_store(&l->group->initialized, true);
         (void)eventfd_write(l->group->ready_fd, 1);
@@ -352,6 +337,91 @@ static int receive(struct mount_lane *l, struct error *err)
     if (l->in_want > l->in_len)
         return 0;
     return give_replies(l, err);
+}
+
+/* ---- taking requests ---- */
+
+static int refuse_request(const struct mount_lane *l, int error, struct error *err)
+{
+    struct fuse_in_header h;
+
+    memcpy(&h, l->out, sizeof(h));
+    if (mount_fuse_refuse(l->fuse_fd, h.unique, error) < 0)
+        return error_sys(err, errno, "giving a reply to the kernel");
+    return 0;
+}
+
+/*
+ * Answers the request in `out` if its answer is known, or comes at once. Returns 1 when it has, 0
+ * when not, -1.
+ */
+static int answer_ahead(struct mount_lane *l, size_t len, int64_t now_ms, struct error *err)
+{
+    struct mount_ahead *a = &l->group->ahead;
+    const struct slice request = slice_of(l->out, len);
+    int64_t until_ns = clock_mono_ns() + AHEAD_NS;
+    uint8_t reply[MOUNT_AHEAD_REPLY];
+    enum mount_ahead_state state;
+
+    while ((state = mount_ahead_answer(a, request, now_ms, reply)) == MOUNT_AHEAD_ASKED &&
+           clock_mono_ns() < until_ns) {
+        if (receive(l, err) < 0)
+            return -1;
+        sched_yield();
+    }
+    if (state != MOUNT_AHEAD_KNOWN)
+        return 0;
+    stir(l);
+    return give_kernel(l, slice_of(reply, sizeof(reply)), err) < 0 ? -1 : 1;
+}
+
+/* Behind the request in `out` goes what the kernel will ask next. */
+static int ask_ahead(struct mount_lane *l, int64_t now_ms, struct error *err)
+{
+    uint8_t ask[MOUNT_AHEAD_ASK];
+    size_t len = mount_ahead_note(&l->group->ahead, slice_of(l->out, l->out_len), ask);
+
+    if (len == 0)
+        return 0;
+    memcpy(l->out + l->out_len, ask, len);
+    l->out_len += len;
+    return fuse_check_request(&l->check, slice_of(ask, len), now_ms, err);
+}
+
+/* Returns 0 when there was none, or another lane had it; 1 when there may be more; -1. */
+static int take_request(struct mount_lane *l, int64_t now_ms, struct error *err)
+{
+    size_t len = 0;
+    ssize_t n;
+    int known;
+
+    if (l->writes && l->out_pipe.read_fd >= 0)
+        n = mount_pipe_take(&l->out_pipe, l->fuse_fd, l->out, &len);
+    else
+        len = (size_t)(n = read(l->fuse_fd, l->out, BUFFER_LEN));
+    if (n < 0 && errno == EAGAIN)
+        return 0;
+    if (n < 0 && (errno == EINTR || errno == ENOENT))
+        return 1; /* whoever asked was interrupted meanwhile */
+    if (n < 0)
+        return error_sys(err, errno, "reading a request of the kernel");
+    known = fuse_check_known_error(slice_of(l->out, (size_t)n));
+    if (known)
+        return refuse_request(l, known, err) < 0 ? -1 : 1;
+    known = answer_ahead(l, (size_t)n, now_ms, err);
+    if (known == 0)
+        known = fuse_check_request(&l->check, slice_of(l->out, len), now_ms, err);
+    if (known < 0)
+        mount_dead_refuse(l->fuse_fd, slice_of(l->out, (size_t)n));
+    if (known)
+        return known;
+    l->writes = len >= MOUNT_SPLICE_MIN;
+    l->swollen |= n > (ssize_t)CHUNK;
+    l->out_len = (size_t)n;
+    stir(l);
+    if (ask_ahead(l, now_ms, err) < 0)
+        return -1;
+    return send_request(l, err) < 0 ? -1 : 1;
 }
 
 /* ---- the thread ---- */

@@ -11,6 +11,7 @@ int mount_lanes_init(struct mount_lanes *g, const char *name, int cancel_fd, str
     *g = (struct mount_lanes){.name = name, .cancel_fd = cancel_fd, .quiet = true};
     pthread_mutex_init(&g->lock, NULL);
     mount_turns_init(&g->turns);
+    mount_ahead_init(&g->ahead);
     g->over_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     g->dead_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     g->finish_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -29,6 +30,7 @@ void mount_lanes_free(struct mount_lanes *g)
     fd_close(&g->finish_fd);
     fd_close(&g->ready_fd);
     mount_turns_free(&g->turns);
+    mount_ahead_free(&g->ahead);
     pthread_mutex_destroy(&g->lock);
 }
 

@@ -12,6 +12,7 @@
 #define CAPSULE_ENCLAVE_MOUNT_LANES_H
 
 #include "base/error.h"
+#include "enclave/mount_ahead.h"
 #include "enclave/mount_turns.h"
 
 #include <pthread.h>
@@ -29,6 +30,7 @@ struct mount_lanes {
     atomic_bool over, dead, initialized;
     atomic_flag awake; /* held by the lane that looks for messages without sleeping */
     struct mount_turns turns;
+    struct mount_ahead ahead;
     atomic_uint count;    /* of lanes */
     atomic_uint done;     /* of those, when finishing: with nothing left to do */
     pthread_mutex_t lock; /* of the following */
