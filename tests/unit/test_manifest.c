@@ -277,6 +277,22 @@ static void test_strings_are_literal(void **state)
     assert_string_equal(m->storage.s3.region, "true");
 }
 
+/* libfyaml loses the end of such values (yaml.c). */
+static void test_quotes_in_a_row(void **state)
+{
+    AUTO_MANIFEST struct manifest *m = must_load(
+        "version: v1\nname: x\ntarget: x\nsources: {app: x}\n"
+        "signature: {certificate: '/''''b', 'key': '/''''''''''''''''''''x y''z''''.pem'}\n"
+        "storage: {s3: {bucket: '''b''''', prefix: '''''', region: 'a''b'}}\n");
+
+    (void)state;
+    assert_string_equal(m->signature.certificate, "/''b");
+    assert_string_equal(m->signature.key, "/''''''''''x y'z''.pem");
+    assert_string_equal(m->storage.s3.bucket, "'b''");
+    assert_string_equal(m->storage.s3.prefix, "''/");
+    assert_string_equal(m->storage.s3.region, "a'b");
+}
+
 static void test_places_count_characters_from_one(void **state)
 {
     AUTO_MANIFEST struct manifest *m =
@@ -312,6 +328,9 @@ static void test_texts_that_are_no_manifest(void **state)
         {"version: v1\nname: caf\xe9\n",
          "line 2, column 10: byte \\xe9 is not UTF-8; save the file as UTF-8"},
         {"a: \x1b[31m\n", "line 1, column 4: control character \\x1b; a manifest is plain text"},
+        {"a: 'b''''\n  c'\n",
+         "line 1, column 5: two single quotes in a row in a value of several lines cannot be read; "
+         "put it in double quotes"},
         {"\xff\xfe", "line 1, column 1: the file is UTF-16; save it as UTF-8"},
         {"version: \xed\xa0\x80\n",
          "line 1, column 10: byte \\xed is not UTF-8; save the file as UTF-8"},
@@ -576,6 +595,7 @@ int main(void)
         cmocka_unit_test(test_storage_and_kms_are_normalised),
         cmocka_unit_test(test_paths_belong_to_the_manifest),
         cmocka_unit_test(test_strings_are_literal),
+        cmocka_unit_test(test_quotes_in_a_row),
         cmocka_unit_test(test_places_count_characters_from_one),
         cmocka_unit_test(test_texts_that_are_no_manifest),
         cmocka_unit_test(test_nul_byte_does_not_hide_the_rest),
