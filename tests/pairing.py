@@ -10,6 +10,9 @@ import pytest
 
 from conftest import BIN, end_all, wait_for
 
+# A mount namespace with a /mnt of its own, so that nothing stays.
+APART = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /mnt && exec "$@"', "sh"]
+
 
 def children(pid):
     with open(f"/proc/{pid}/task/{pid}/children") as f:

@@ -260,3 +260,13 @@ const char *text_nearest_word(const char *word, const char *const *known, size_t
             found = known[i];
     return found;
 }
+
+bool text_take_suffix(char *text, const char *suffix)
+{
+    size_t len = strlen(text), n = strlen(suffix);
+
+    if (len < n || strcmp(text + len - n, suffix) != 0)
+        return false;
+    text[len - n] = '\0';
+    return true;
+}

@@ -1,4 +1,5 @@
-/* Text encodings (hex, base64) and UTF-8. All decoders are strict: they never guess. */
+/* Text encodings (hex, base64), UTF-8, and the ends of words. All decoders are strict: they never
+ * guess. */
 #ifndef CAPSULE_BASE_TEXT_H
 #define CAPSULE_BASE_TEXT_H
 
@@ -34,6 +35,9 @@ bool utf8_valid(struct slice text);
  * `max`. Returns 0 or -1.
  */
 int parse_u64(struct slice text, uint64_t max, uint64_t *out) MUST_USE;
+
+/* Cuts `suffix` off the end of `text`, if it is there; whether it was. */
+bool text_take_suffix(char *text, const char *suffix);
 
 /*
  * The known word that a misspelt one most likely means: a few letters away, or begun or ended

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/strv.h"
+#include "base/text.h"
 #include "host/mounts.h"
 
 #include <errno.h>
@@ -27,20 +28,6 @@ static char *trimmed(const char *s, size_t len)
     return xstrndup(s, len);
 }
 
-/* Takes `mode` off the end, and the blanks before it. */
-static bool take_mode(char **dir, const char *mode)
-{
-    size_t n = strlen(*dir), len = strlen(mode);
-    char *rest;
-
-    if (n < len || strcmp(*dir + n - len, mode) != 0)
-        return false;
-    rest = trimmed(*dir, n - len);
-    free(*dir);
-    *dir = rest;
-    return true;
-}
-
 static int make_absolute(char **dir, struct error *err)
 {
     AUTO_FREE char *cwd = NULL;
@@ -60,16 +47,17 @@ static int make_absolute(char **dir, struct error *err)
 int run_mounts_add(struct run_mounts *m, const char *text, struct error *err)
 {
     const char *equals = strchr(text, '=');
-    AUTO_FREE char *name = NULL, *dir = NULL;
+    AUTO_FREE char *name = NULL, *place = NULL, *dir = NULL;
     bool read_only;
 
     if (!equals)
         return error_set(err, ERR_USAGE, "--mount %s: is not NAME=DIR", text);
     name = trimmed(text, (size_t)(equals - text));
-    dir = trimmed(equals + 1, strlen(equals + 1));
-    read_only = take_mode(&dir, ":ro");
+    place = trimmed(equals + 1, strlen(equals + 1));
+    read_only = text_take_suffix(place, ":ro");
     if (!read_only)
-        take_mode(&dir, ":rw");
+        text_take_suffix(place, ":rw");
+    dir = trimmed(place, strlen(place));
     if (!name[0] || !dir[0])
         return error_set(err, ERR_USAGE, "--mount %s: %s is empty", text,
                          name[0] ? "the directory" : "the name");

@@ -173,7 +173,9 @@ int run_supervise(struct run *r, struct proc *shell, int report, int signals, vo
         return -1;
     if (!WIFSIGNALED(status))
         return WEXITSTATUS(status);
-    log_error("run", "capsule-shell was killed, so nothing serves the enclave any more",
+    log_error("run",
+              "capsule-shell was killed, so nothing serves the enclave any more; "
+              "capsule-cli prune removes what it left",
               kv_int("signal", WTERMSIG(status)));
     return 128 + WTERMSIG(status);
 }

@@ -76,13 +76,18 @@ static enum effect effect_of(uint32_t opcode)
     }
 }
 
-/* With the lock held. A reply that is on its way is not kept. */
+/* This and drop(): with the lock held, and a reply that is on its way is not kept. */
+static void drop_all(struct mount_ahead *a)
+{
+    memset(a->slots, 0, sizeof(a->slots));
+}
+
 static void drop(struct mount_ahead *a, enum effect effect, uint64_t node)
 {
     struct mount_ahead_slot *s = slot_of(a, node);
 
     if (effect == FORGETS || effect == REMOVAL)
-        memset(a->slots, 0, sizeof(a->slots));
+        drop_all(a);
     else if (s->dir == node)
         *s = (struct mount_ahead_slot){0};
 }
@@ -124,7 +129,7 @@ size_t mount_ahead_note(struct mount_ahead *a, struct slice request, uint8_t *as
 void mount_ahead_forget(struct mount_ahead *a)
 {
     pthread_mutex_lock(&a->lock);
-    memset(a->slots, 0, sizeof(a->slots));
+    drop_all(a);
     pthread_mutex_unlock(&a->lock);
 }
 

@@ -193,7 +193,9 @@ static int give_kernel(const struct mount_lane *l, struct slice reply, struct er
     return n < 0 && errno != ENOENT ? not_taken(l, reply.ptr, err) : 0;
 }
 
-/* What has been moved is known before the kernel can ask about it. True: it is not for the kernel.
+/*
+ * What a RENAME has changed is forgotten before the kernel can ask for it. True: we asked for the
+ * reply ourselves, and the kernel gets none.
  */
 static bool keep_ahead(struct mount_lane *l, uint64_t unique, uint32_t opcode, struct slice reply)
 {

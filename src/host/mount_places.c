@@ -13,16 +13,6 @@
 #define READ_ONLY  ":ro"
 #define READ_WRITE ":rw"
 
-static bool take_suffix(char *text, const char *suffix)
-{
-    size_t len = strlen(text), n = strlen(suffix);
-
-    if (len < n || strcmp(text + len - n, suffix) != 0)
-        return false;
-    text[len - n] = 0;
-    return true;
-}
-
 int mount_option_parse(const char *text, struct mount_options *options, struct error *err)
 {
     const char *equals = strchr(text, '=');
@@ -36,9 +26,9 @@ int mount_option_parse(const char *text, struct mount_options *options, struct e
     }
     o.name = xstrndup(text, (size_t)(equals - text));
     o.path = xstrdup(equals + 1);
-    o.read_only = take_suffix(o.path, READ_ONLY);
+    o.read_only = text_take_suffix(o.path, READ_ONLY);
     if (!o.read_only)
-        take_suffix(o.path, READ_WRITE);
+        text_take_suffix(o.path, READ_WRITE);
     options->items[options->count++] = o;
     if (!o.path[0])
         return error_set(err, ERR_USAGE, "--mount %s: the directory is missing", text);

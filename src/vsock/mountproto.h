@@ -1,6 +1,7 @@
 /*
  * The link of a host mount: what enclave and host say to each other before and around the FUSE
- * messages (linux/fuse.h) that they pass on unchanged. Replaces the JSON protocol of
+ * messages (linux/fuse.h) that they pass on unchanged; a few requests are the runtime's own, with
+ * the highest bit of their number set (enclave/mount_ahead.h). Replaces the JSON protocol of
  * spec/wire-protocols.md section 8 (design.md section 2: both halves ship together).
  *
  * A mount has one or more lanes, each one connection to the mount's port and, in the enclave, one

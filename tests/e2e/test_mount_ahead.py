@@ -10,12 +10,10 @@ import pytest
 import fuse_host
 from conftest import wait_for
 from fuse_host import FuseHost
-from pairing import pair  # pylint: disable=unused-import
+from pairing import APART, pair  # pylint: disable=unused-import
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.access("/dev/fuse", os.R_OK | os.W_OK),
                                 reason="needs root and /dev/fuse")
-# A mount namespace with a /mnt of its own, so that nothing stays.
-APART = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /mnt && exec "$@"', "sh"]
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def test_killed_shell_is_reported_and_prune_removes_what_it_left(runs):
     r = runs.start(runs.image(FOREVER))
     r.says(b"ready\n")
     os.kill(r.shell(), signal.SIGKILL)
-    assert "error run: capsule-shell was killed, so nothing serves the enclave any more signal=9\n" in r.ends(128 + signal.SIGKILL).stderr()
+    assert "error run: capsule-shell was killed, so nothing serves the enclave any more; capsule-cli prune removes what it left signal=9\n" in r.ends(128 + signal.SIGKILL).stderr()
     assert runs.ps("-a")[0]["exit_status"] == 137 and runs.leftovers() != []
     runs.cli("prune", check=0)
     assert runs.leftovers() == [] and runs.ps("-a") == []
