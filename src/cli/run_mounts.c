@@ -47,7 +47,8 @@ static int make_absolute(char **dir, struct error *err)
 int run_mounts_add(struct run_mounts *m, const char *text, struct error *err)
 {
     const char *equals = strchr(text, '=');
-    AUTO_FREE char *name = NULL, *place = NULL, *dir = NULL;
+    AUTO_FREE char *name = NULL, *dir = NULL;
+    char *place;
     bool read_only;
 
     if (!equals)
@@ -58,6 +59,7 @@ int run_mounts_add(struct run_mounts *m, const char *text, struct error *err)
     if (!read_only)
         text_take_suffix(place, ":rw");
     dir = trimmed(place, strlen(place));
+    free(place);
     if (!name[0] || !dir[0])
         return error_set(err, ERR_USAGE, "--mount %s: %s is empty", text,
                          name[0] ? "the directory" : "the name");
