@@ -134,7 +134,7 @@ static int set_scalar(struct builder *b, struct yaml_node *node, struct fy_token
 {
     const struct slice raw = between_quotes(b, token);
 
-    if (raw.len == 0 || !memmem(raw.ptr, raw.len, "''''", 4)) {
+    if (!raw.ptr || !memmem(raw.ptr, raw.len, "''''", 4)) {
         set_text(node, token);
         return 0;
     }
