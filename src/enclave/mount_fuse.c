@@ -21,6 +21,12 @@
  * one message in a small enclave; it is meant for servers that any user of a machine can start.
  */
 #define DIRTY_PERCENT 25
+/*
+ * And of that memory a mount has this for itself. The kernel divides the rest among those that
+ * write, down to nothing: the next first write to a mount would wait until all before it is done.
+ */
+#define DIRTY_PERCENT_OWN     5
+#define DIRTY_PERCENT_OWN_ALL 50 /* of all mounts together; the kernel takes less than 100 */
 
 static int open_device(void)
 {
@@ -101,8 +107,9 @@ static void set_limit(const struct statx *st, const char *name, unsigned int val
     fd_close(&fd);
 }
 
-void mount_fuse_tune(const char *path)
+void mount_fuse_tune(const char *path, size_t mounts)
 {
+    unsigned int own = (unsigned int)(DIRTY_PERCENT_OWN_ALL / mounts);
     struct statx st;
 
     /* DONT_SYNC: the answer is known here, and the host is not asked. */
@@ -110,6 +117,7 @@ void mount_fuse_tune(const char *path)
         return;
     set_limit(&st, "read_ahead_kb", MOUNT_IO_MAX / 1024);
     set_limit(&st, "max_ratio", DIRTY_PERCENT);
+    set_limit(&st, "min_ratio", own < DIRTY_PERCENT_OWN ? own : DIRTY_PERCENT_OWN);
 }
 
 int mount_fuse_detach(const char *path, struct error *err)

@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /*
@@ -28,10 +29,11 @@ int mount_fuse_clone(int fd, struct error *err);
 int mount_fuse_refuse(int fd, uint64_t unique, int error);
 /*
  * Lets the kernel read ahead as much as one message carries, instead of the 128 KiB that FUSE gives
- * a mount, and keep more to be written. After FUSE_INIT; best effort, because only speed depends on
- * it.
+ * a mount, and keep more to be written, some of it also while others write. `mounts`: how many
+ * there are, at least 1. After FUSE_INIT; best effort, because only speed depends on it. The files
+ * are Documentation/ABI/testing/sysfs-class-bdi's of Linux.
  */
-void mount_fuse_tune(const char *path);
+void mount_fuse_tune(const char *path, size_t mounts);
 /*
  * Unmounts. Waits for the server of the file system; where it is in use it is taken away all the
  * same, and ends with its last user.

@@ -196,7 +196,7 @@ static int open_mount(struct host_mount *m, struct error *err)
     if (rc < 0)
         abort_mount(m);
     else if (m->mounted)
-        mount_fuse_tune(m->wanted->mount_path);
+        mount_fuse_tune(m->wanted->mount_path, m->all->count);
     return rc;
 }
 

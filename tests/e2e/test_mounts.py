@@ -101,13 +101,13 @@ def test_mount_options(mounted):
     m = mounted({"tool": b"#!/bin/sh\n"}, flags=fuse_host.READ_ONLY)
     m.start("""
 line = next(line.split() for line in open('/proc/self/mountinfo') if '/mnt/data' in line)
-ahead = open('/sys/class/bdi/' + line[2] + '/read_ahead_kb').read().strip()
-say([ahead, sorted({'ro', 'rw', 'nosuid', 'nodev', 'noexec'} & set(line[5].split(','))),
+limits = [open('/sys/class/bdi/' + line[2] + '/' + name).read().strip() for name in ('read_ahead_kb', 'min_ratio', 'max_ratio')]
+say([limits, sorted({'ro', 'rw', 'nosuid', 'nodev', 'noexec'} & set(line[5].split(','))),
      sorted({'allow_other', 'default_permissions', 'max_read=1048576'} & set(line[-1].split(','))),
      err(open, '/mnt/data/new', 'w'), err(os.execv, '/mnt/data/tool', ['tool'])])
 """)
-    ahead, options, of_fuse, writing, executing = m.result()
-    assert ahead == "1024"
+    limits, options, of_fuse, writing, executing = m.result()
+    assert limits == ["1024", "5", "25"]
     assert options == ["nodev", "noexec", "nosuid", "ro"]
     assert of_fuse == ["allow_other", "default_permissions", "max_read=1048576"]
     assert (writing, executing) == (errno.EROFS, errno.EACCES)
