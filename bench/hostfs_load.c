@@ -3,6 +3,7 @@
  *   write PATH   to a file, until it is closed
  *   sync PATH    to a file, with an fsync at the end
  *   read PATH    from a file, without this kernel's cache
+ *   cold PATH    from a file, through this kernel's cache, which has nothing of it at first
  *   send PORT    to a listener of the host, through AF_VSOCK; the time ends when it says so
  *   receive PORT from one
  * Runs inside an enclave for bench/hostfs_vm.py. Static: an image needs nothing else.
@@ -73,6 +74,15 @@ static int open_file(const char *path, int flags)
     return fd;
 }
 
+static int open_cold(const char *path)
+{
+    int fd = open_file(path, O_RDONLY);
+
+    if (posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0)
+        errx(1, "%s: cannot drop it from the cache", path);
+    return fd;
+}
+
 int main(int argc, char **argv)
 {
     const char *word = argc > 3 ? argv[1] : "";
@@ -91,6 +101,11 @@ int main(int argc, char **argv)
             err(1, "close");
     } else if (!strcmp(word, "read")) {
         take_all(open_file(argv[2], O_RDONLY | O_DIRECT), mib * PIECE);
+    } else if (!strcmp(word, "cold")) {
+        int fd = open_cold(argv[2]);
+
+        begin = now();
+        take_all(fd, mib * PIECE);
     } else if (!strcmp(word, "send")) {
         int fd = dial(port, cid);
 
@@ -99,7 +114,7 @@ int main(int argc, char **argv)
     } else if (!strcmp(word, "receive")) {
         take_all(dial(port, cid), mib * PIECE);
     } else {
-        errx(2, "hostfs_load write|sync|read|send|receive PATH|PORT MIB [CID]");
+        errx(2, "hostfs_load write|sync|read|cold|send|receive PATH|PORT MIB [CID]");
     }
     printf("%.1f\n", (double)mib / (now() - begin));
     return 0;

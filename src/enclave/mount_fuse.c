@@ -1,5 +1,6 @@
 #include "enclave/mount_fuse.h"
 
+#include "base/bdi.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -93,31 +94,19 @@ int mount_fuse_refuse(int fd, uint64_t unique, int error)
     return n < 0 && errno != ENOENT ? -1 : 0;
 }
 
-static void set_limit(const struct statx *st, const char *name, unsigned int value)
-{
-    char file[64], text[16];
-    int fd;
-
-    snprintf(file, sizeof(file), "/sys/class/bdi/%u:%u/%s", st->stx_dev_major, st->stx_dev_minor,
-             name);
-    snprintf(text, sizeof(text), "%u", value);
-    fd = open(file, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, text, strlen(text)) < 0)
-        log_debug("mounts", "cannot set a limit of the kernel", kv_str("file", file));
-    fd_close(&fd);
-}
-
 void mount_fuse_tune(const char *path, size_t mounts)
 {
     unsigned int own = (unsigned int)(DIRTY_PERCENT_OWN_ALL / mounts);
     struct statx st;
+    dev_t fs;
 
     /* DONT_SYNC: the answer is known here, and the host is not asked. */
     if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE, &st) < 0)
         return;
-    set_limit(&st, "read_ahead_kb", MOUNT_IO_MAX / 1024);
-    set_limit(&st, "max_ratio", DIRTY_PERCENT);
-    set_limit(&st, "min_ratio", own < DIRTY_PERCENT_OWN ? own : DIRTY_PERCENT_OWN);
+    fs = makedev(st.stx_dev_major, st.stx_dev_minor);
+    bdi_set(fs, "read_ahead_kb", MOUNT_READ_AHEAD / 1024);
+    bdi_set(fs, "max_ratio", DIRTY_PERCENT);
+    bdi_set(fs, "min_ratio", own < DIRTY_PERCENT_OWN ? own : DIRTY_PERCENT_OWN);
 }
 
 int mount_fuse_detach(const char *path, struct error *err)

@@ -28,10 +28,8 @@ int mount_fuse_clone(int fd, struct error *err);
  */
 int mount_fuse_refuse(int fd, uint64_t unique, int error);
 /*
- * Lets the kernel read ahead as much as one message carries, instead of the 128 KiB that FUSE gives
- * a mount, and keep more to be written, some of it also while others write. `mounts`: how many
- * there are, at least 1. After FUSE_INIT; best effort, because only speed depends on it. The files
- * are Documentation/ABI/testing/sysfs-class-bdi's of Linux.
+ * Lets the kernel read ahead MOUNT_READ_AHEAD, and keep more to be written, some of it also while
+ * others write. `mounts`: how many there are, at least 1. Best effort, as bdi_set() says.
  */
 void mount_fuse_tune(const char *path, size_t mounts);
 /*

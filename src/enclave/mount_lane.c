@@ -207,6 +207,23 @@ static bool keep_ahead(struct mount_lane *l, uint64_t unique, uint32_t opcode, s
     return true;
 }
 
+/* `reply` to FUSE_INIT is good and in `in`: its bytes are ours to change. */
+static void settle_init(struct mount_lane *l, uint8_t *reply, size_t len)
+{
+    struct fuse_init_out out;
+
+    mount_pipe_limit(&l->out_pipe, reply, len);
+    if (len != sizeof(struct fuse_out_header) + sizeof(out))
+        return;
+    memcpy(&out, reply + sizeof(struct fuse_out_header), sizeof(out));
+    /*
+     * The host knows only what the kernel offered before anybody could set it (mount_fuse_tune, the
+     * sandbox's launcher). The kernel takes the lesser of this and what the mount has been given.
+     */
+    out.max_readahead = MOUNT_READ_AHEAD;
+    memcpy(reply + sizeof(struct fuse_out_header), &out, sizeof(out));
+}
+
 static int give_reply(struct mount_lane *l, struct slice reply, struct error *err)
 {
     bool was_initialized = l->check.initialized, initializes;
@@ -220,9 +237,8 @@ static int give_reply(struct mount_lane *l, struct slice reply, struct error *er
     if (keep_ahead(l, h.unique, opcode, reply))
         return 0;
     initializes = l->check.initialized && !was_initialized;
-    /* Its bytes are ours to change: they are in `in`. */
     if (initializes)
-        mount_pipe_limit(&l->out_pipe, l->in + (reply.ptr - l->in), reply.len);
+        settle_init(l, l->in + (reply.ptr - l->in), reply.len);
     if (give_kernel(l, reply, err) < 0)
         return -1;
     if (initializes) {

@@ -200,6 +200,8 @@ static int lead(struct launched *l, int fd, struct error *err)
         if (r.disk_upper)
             log_info("sandbox", "files that the app changes go to the disk, without a size limit: "
                                 "memory file systems need Linux 6.6 for this");
+        for (size_t i = 0; i < ARRAY_LEN(r.mounts); i++)
+            fuse_read_ahead(r.mounts[i]);
         rc = tell(fd, err) < 0 ? -1 : hear(fd, &r, err);
         if (rc == 0)
             return 0;

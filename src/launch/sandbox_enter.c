@@ -228,6 +228,8 @@ static int move_in(const struct enter_plan *plan, struct enter_report *r, int *c
     }
     if (sandbox_mount_all(plan, &places, carrier, &r->disk_upper, &r->err) < 0)
         return -1;
+    for (size_t i = 0; i < plan->fuse->count; i++)
+        r->mounts[i] = plan->fuse->places[i].fs;
     wait_for_parent(plan->sync_fd, r);
     return 0;
 }

@@ -40,7 +40,9 @@ struct enter_report {
         ENTER_WAITING, /* goes on after one byte: first for map and control groups, then again */
         ENTER_FAILED,
     } what;
-    bool disk_upper; /* with the second ENTER_WAITING */
+    /* With the second ENTER_WAITING: */
+    bool disk_upper;
+    dev_t mounts[SANDBOX_FUSE_MAX]; /* of plan->fuse, in its order; the rest is 0 */
     struct error err;
 };
 

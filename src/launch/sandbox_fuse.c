@@ -1,7 +1,9 @@
 #include "launch/sandbox_fuse.h"
 
+#include "base/bdi.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "vsock/mountproto.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #define DEVICE "/dev/fuse"
 
@@ -92,6 +96,12 @@ void fuse_plan_free(struct fuse_plan *p)
     *p = (struct fuse_plan){0};
 }
 
+void fuse_read_ahead(dev_t fs)
+{
+    if (fs != 0)
+        bdi_set(fs, "read_ahead_kb", MOUNT_READ_AHEAD / 1024);
+}
+
 int fuse_plan_open(const struct fuse_plan *p, struct error *err)
 {
     for (size_t i = 0; i < p->count; i++)
@@ -101,6 +111,15 @@ int fuse_plan_open(const struct fuse_plan *p, struct error *err)
                 return error_sys(err, errno, "opening " DEVICE " for the sandbox");
         }
     return 0;
+}
+
+void fuse_place_note(struct fuse_place *place, int fd)
+{
+    struct statx st;
+
+    /* Nobody answers requests yet: nothing may be asked of the server, not even the type. */
+    if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &st) == 0)
+        place->fs = makedev(st.stx_dev_major, st.stx_dev_minor);
 }
 
 int fuse_place_clone(const struct fuse_place *place, size_t lanes, struct error *err)

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #define SANDBOX_LANES_MAX 4   /* descriptors a mount */
 #define SANDBOX_FUSE_MAX  256 /* descriptors in all */
@@ -20,6 +21,7 @@ struct fuse_place {
     char *option;     /* "NAME=FD,FD": of the runtime's --mount-fds */
     bool read_only;
     int fds[SANDBOX_LANES_MAX]; /* the child's */
+    dev_t fs;                   /* the device number of the mount, once it is there, or 0 */
 };
 
 struct fuse_plan {
@@ -39,10 +41,19 @@ int fuse_plan_make(const struct launch_request *req, int first_fd, struct fuse_p
                    struct error *err);
 void fuse_plan_free(struct fuse_plan *p);
 
+/*
+ * For the parent, of a mount that its child has made: lets the kernel read ahead MOUNT_READ_AHEAD,
+ * as the runtime does in a machine of its own. Best effort: only the machine's root may, and where
+ * /sys is read-only nobody.
+ */
+void fuse_read_ahead(dev_t fs);
+
 /* The rest is for the child: it allocates nothing. */
 
 /* Before the change of identity, while the device is ours to open. */
 int fuse_plan_open(const struct fuse_plan *p, struct error *err);
+/* Notes the device number of the place's mount, of which `fd` is a descriptor. */
+void fuse_place_note(struct fuse_place *place, int fd);
 /* Makes the other descriptors of a place clones of the first, which has been mounted. */
 int fuse_place_clone(const struct fuse_place *place, size_t lanes, struct error *err);
 

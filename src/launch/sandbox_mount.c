@@ -328,8 +328,7 @@ static int make_rest(const struct enter_plan *plan, int root, struct error *err)
 }
 
 /* The same mount as the runtime makes where it may (enclave/mount_fuse.c). */
-static int make_host_mount(const struct fuse_place *place, size_t lanes, int root,
-                           struct error *err)
+static int make_host_mount(struct fuse_place *place, size_t lanes, int root, struct error *err)
 {
     char fd_text[16], most[16];
     const struct option options[] = {{"source", place->source}, {"subtype", "hostfs"},
@@ -347,6 +346,7 @@ static int make_host_mount(const struct fuse_place *place, size_t lanes, int roo
     fd = make_mount("fuse", options, QUIET | (place->read_only ? MOUNT_ATTR_RDONLY : 0), err);
     if (fd < 0 || attach(fd, at, "", place->path, err) < 0)
         return -1;
+    fuse_place_note(place, fd);
     return fuse_place_clone(place, lanes, err);
 }
 

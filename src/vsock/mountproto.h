@@ -23,6 +23,11 @@
 #define MOUNT_NAME_MAX    64
 #define MOUNT_LANES_MAX   8
 #define MOUNT_IO_MAX      (1u << 20) /* payload of one READ or WRITE */
+/*
+ * Linux reads ahead this much of a file that is read in order, in place of the 128 KiB that FUSE
+ * gives a mount: while the app takes what one READ brought, the next is on its way.
+ */
+#define MOUNT_READ_AHEAD (2 * MOUNT_IO_MAX)
 /* Longest message: payload, FUSE headers and names. */
 #define MOUNT_MESSAGE_MAX (MOUNT_IO_MAX + 8192u)
 

@@ -105,6 +105,17 @@ def test_read_only(runs):
     assert (runs.data / "file").read_text() == "text\n"
 
 
+@in_sandbox
+@pytest.mark.skipif(not os.access("/sys/class/bdi", os.W_OK), reason="only the machine's root, with a writable /sys, may")
+def test_as_much_is_read_ahead_as_in_a_machine(runs):
+    runs.start("/bin/busybox grep hostfs /proc/self/mountinfo; until [ -e /mnt/data/go ]; do sleep 0.05; done")
+    runs.says("hostfs-data")
+    device = next(line for line in runs.out().splitlines() if "hostfs-data" in line).split()[2]
+    assert pathlib.Path(f"/sys/class/bdi/{device}/read_ahead_kb").read_text().strip() == "2048"
+    (runs.data / "go").touch()
+    runs.ends()
+
+
 def test_optional_mount_without_directory(runs):
     runs.start("ls /mnt/data; echo went on", required=False, mount=None)
     assert runs.ends()[-1] == "went on"

@@ -107,7 +107,7 @@ say([limits, sorted({'ro', 'rw', 'nosuid', 'nodev', 'noexec'} & set(line[5].spli
      err(open, '/mnt/data/new', 'w'), err(os.execv, '/mnt/data/tool', ['tool'])])
 """)
     limits, options, of_fuse, writing, executing = m.result()
-    assert limits == ["1024", "5", "25"]
+    assert limits == ["2048", "5", "25"]
     assert options == ["nodev", "noexec", "nosuid", "ro"]
     assert of_fuse == ["allow_other", "default_permissions", "max_read=1048576"]
     assert (writing, executing) == (errno.EROFS, errno.EACCES)
