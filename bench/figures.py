@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -71,6 +72,14 @@ def workspace():
         else:
             del os.environ["TMPDIR"]
         shutil.rmtree(work, ignore_errors=True)
+
+
+def build(work, *options):
+    """`capsule.yaml` of the directory becomes its `app.eif`; what keeps it from that is shown, and ends the benchmark."""
+    ended = subprocess.run([CLI, "build", "-f", "capsule.yaml", "--eif", "app.eif", *options], cwd=work, capture_output=True,
+                           text=True, check=False)
+    if ended.returncode != 0:
+        raise SystemExit(f"capsule-cli build ended with {ended.returncode}\n{ended.stderr}")
 
 
 def make_tree(root, mib, random_share=0.4):

@@ -76,10 +76,10 @@ static int open_file(const char *path, int flags)
 
 static int open_cold(const char *path)
 {
-    int fd = open_file(path, O_RDONLY);
+    int fd = open_file(path, O_RDONLY), why = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 
-    if (posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0)
-        errx(1, "%s: cannot drop it from the cache", path);
+    if (why != 0)
+        errx(1, "%s: dropping it from the cache: %s", path, strerror(why));
     return fd;
 }
 

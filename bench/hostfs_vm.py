@@ -75,8 +75,7 @@ def make_image(work, launcher, mib):
     (work / "capsule.yaml").write_text(
         "version: v1\nname: bench\ntarget: bench:latest\nsources: {app: 'dir:rootfs'}\n"
         "storage: {mounts: [{name: data, mount_path: /mnt/data, size_mb: 16, required: true}]}\n")
-    subprocess.run([figures.CLI, "build", "-f", "capsule.yaml", "--eif", "app.eif"], cwd=work, check=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    figures.build(work)
 
 
 def run(work, launcher, mib):

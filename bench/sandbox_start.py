@@ -82,8 +82,7 @@ def make_image(work):
     (work / "capsule.yaml").write_text(
         "version: v1\nname: bench\ntarget: bench:latest\nsources: {app: 'dir:rootfs'}\n"
         f"ingress: [{{listen_port: {APP_PORT}}}]\negress: {{allow: [host]}}\napi: {{listen_port: 9000}}\n")
-    subprocess.run([figures.CLI, "build", "-f", "capsule.yaml", "--eif", "app.eif"], cwd=work, check=True,
-                   stdout=subprocess.DEVNULL)
+    figures.build(work)
     return root
 
 

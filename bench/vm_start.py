@@ -41,8 +41,7 @@ def make_image(work, mib):
 
 def build(work, form):
     """Size of the EIF in MiB, and the memory to run it in."""
-    subprocess.run([figures.CLI, "build", "-f", "capsule.yaml", "--eif", "app.eif", "--root-format", form], cwd=work,
-                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    figures.build(work, "--root-format", form)
     mib = -(-(work / "app.eif").stat().st_size // figures.MIB)
     return mib, mib + 128 if form == "erofs" else 512 + 4 * mib
 

@@ -2,7 +2,6 @@
 
 #include "base/bdi.h"
 #include "base/file.h"
-#include "base/log.h"
 #include "base/mem.h"
 #include "vsock/mountproto.h"
 
@@ -10,7 +9,6 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>

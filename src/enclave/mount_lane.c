@@ -212,10 +212,10 @@ static void settle_init(struct mount_lane *l, uint8_t *reply, size_t len)
 {
     struct fuse_init_out out;
 
-    mount_pipe_limit(&l->out_pipe, reply, len);
     if (len != sizeof(struct fuse_out_header) + sizeof(out))
         return;
     memcpy(&out, reply + sizeof(struct fuse_out_header), sizeof(out));
+    mount_pipe_limit(&l->out_pipe, &out);
     /*
      * The host knows only what the kernel offered before anybody could set it (mount_fuse_tune, the
      * sandbox's launcher). The kernel takes the lesser of this and what the mount has been given.

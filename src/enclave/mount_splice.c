@@ -33,19 +33,16 @@ void mount_pipe_close(struct mount_pipe *p)
     p->held = 0;
 }
 
-void mount_pipe_limit(const struct mount_pipe *p, uint8_t *reply, size_t len)
+void mount_pipe_limit(const struct mount_pipe *p, struct fuse_init_out *init)
 {
     size_t pages = p->payload_max / (size_t)sysconf(_SC_PAGESIZE);
-    struct fuse_init_out out;
 
-    if (p->read_fd < 0 || len != sizeof(struct fuse_out_header) + sizeof(out))
+    if (p->read_fd < 0)
         return;
-    memcpy(&out, reply + sizeof(struct fuse_out_header), sizeof(out));
-    if (out.max_write > p->payload_max)
-        out.max_write = (uint32_t)p->payload_max;
-    if (out.max_pages > pages)
-        out.max_pages = (uint16_t)pages;
-    memcpy(reply + sizeof(struct fuse_out_header), &out, sizeof(out));
+    if (init->max_write > p->payload_max)
+        init->max_write = (uint32_t)p->payload_max;
+    if (init->max_pages > pages)
+        init->max_pages = (uint16_t)pages;
 }
 
 /* Exactly `len` bytes, which are there. */

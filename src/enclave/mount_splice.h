@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct fuse_init_out; /* linux/fuse.h */
+
 /* What is shorter costs less when it is copied. */
 #define MOUNT_SPLICE_MIN (64u * 1024)
 
@@ -28,10 +30,10 @@ struct mount_pipe {
 void mount_pipe_open(struct mount_pipe *p);
 void mount_pipe_close(struct mount_pipe *p);
 /*
- * Lowers what a good reply to FUSE_INIT lets the kernel put into one message to what the pipe can
+ * Lowers what the answer to FUSE_INIT lets the kernel put into one message to what the pipe can
  * take. Nothing where there is no pipe.
  */
-void mount_pipe_limit(const struct mount_pipe *p, uint8_t *reply, size_t len);
+void mount_pipe_limit(const struct mount_pipe *p, struct fuse_init_out *init);
 
 /*
  * Takes one request of the kernel into an empty pipe, and out of it into `out`, which has room for

@@ -21,7 +21,7 @@ struct fuse_place {
     char *option;     /* "NAME=FD,FD": of the runtime's --mount-fds */
     bool read_only;
     int fds[SANDBOX_LANES_MAX]; /* the child's */
-    dev_t fs;                   /* the device number of the mount, once it is there, or 0 */
+    dev_t fs;                   /* the child's: device number of the mount; 0: not known */
 };
 
 struct fuse_plan {
