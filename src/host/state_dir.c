@@ -30,6 +30,39 @@ static bool is_exposed(const struct stat *st)
            ((st->st_mode & 022) != 0 && (st->st_mode & S_ISVTX) == 0);
 }
 
+/* What helps against errors of the host's file system, wherever they come up. Returns -1. */
+static int advise(const char *path, struct error *err)
+{
+    switch (err ? err->sys : 0) {
+    case ENOSPC:
+    case EDQUOT:
+        return error_hint(err, STATE_HINT_ROOM, path);
+    case EROFS:
+        return error_hint(err, "use a directory that can be written");
+    case ELOOP:
+        return error_hint(err, STATE_HINT_MOVE);
+    default:
+        return -1;
+    }
+}
+
+/* And while the directory is opened, of which the path may be wrong. */
+static int advise_on_path(const char *path, struct error *err)
+{
+    switch (err ? err->sys : 0) {
+    case EACCES:
+    case EPERM:
+        return error_hint(err, "use a directory that this user can write");
+    case ENOENT:
+        return error_hint(err, "name the DIR of a run's --mount NAME=DIR");
+    case ENOTDIR:
+    case EEXIST:
+        return error_hint(err, "use a directory, or a name that is still free: it is made");
+    default:
+        return advise(path, err);
+    }
+}
+
 static int open_below(struct state_dir *sd, int top, bool create, struct error *err)
 {
     struct stat st;
@@ -39,9 +72,11 @@ static int open_below(struct state_dir *sd, int top, bool create, struct error *
     sd->fd = openat(top, STATE_HOSTFS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (sd->fd < 0 && errno == ENOENT)
         return error_set(err, ERR_NOT_FOUND, "%s: was never used for a host mount", sd->path);
-    if (sd->fd < 0 && (errno == ELOOP || errno == ENOTDIR))
-        return error_set(err, ERR_DENIED, "%s/" STATE_HOSTFS ": is a symbolic link or no directory",
-                         sd->path);
+    if (sd->fd < 0 && (errno == ELOOP || errno == ENOTDIR)) {
+        error_set(err, ERR_DENIED, "%s/" STATE_HOSTFS ": is a symbolic link or no directory",
+                  sd->path);
+        return error_hint(err, STATE_HINT_MOVE);
+    }
     if (sd->fd < 0 || fstat(sd->fd, &st) < 0)
         return error_sys(err, errno, "opening %s/" STATE_HOSTFS, sd->path);
     if (st.st_uid != geteuid()) {
@@ -64,15 +99,17 @@ int state_dir_open(const char *path, bool create, struct state_dir **out, struct
 
     sd->fd = sd->lock = -1;
     if (create && dir_make_all(path, 0700, err) < 0)
-        return -1;
+        return advise_on_path(path, err);
     sd->path = realpath(path, NULL);
     if (sd->path)
         top = open(sd->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (top < 0 || fstat(top, &st) < 0)
-        return error_sys(err, errno, "opening the state directory %s", path);
+    if (top < 0 || fstat(top, &st) < 0) {
+        error_sys(err, errno, "opening the state directory %s", path);
+        return advise_on_path(path, err);
+    }
     sd->exposed = is_exposed(&st);
     if (open_below(sd, top, create, err) < 0)
-        return -1;
+        return advise_on_path(path, err);
     *out = sd;
     sd = NULL;
     return 0;
@@ -106,8 +143,9 @@ static int open_lock(const struct state_dir *sd, int flags, struct stat *st, str
     if (fstat(fd, st) == 0 && S_ISREG(st->st_mode))
         return fd;
     close(fd);
-    return error_set(err, ERR_INVALID, "%s/" STATE_HOSTFS "/" STATE_LOCK ": is not a regular file",
-                     sd->path);
+    error_set(err, ERR_INVALID, "%s/" STATE_HOSTFS "/" STATE_LOCK ": is not a regular file",
+              sd->path);
+    return error_hint(err, STATE_HINT_MOVE);
 }
 
 static void who_has(const struct stat *lock, char *out, size_t size)
@@ -244,16 +282,17 @@ int state_dir_prepare(struct state_dir *sd, uint64_t size_mb, bool read_only, st
     int rc;
 
     if (state_lock(sd, err) < 0)
-        return -1;
+        return advise(sd->path, err);
     if (sd->exposed)
         log_warn(COMPONENT,
                  "other users may rename what is in this directory, and so choose what is served",
                  kv_str("directory", sd->path));
     rc = geteuid() == 0 ? prepare_image(sd, size_mb, read_only, err)
                         : prepare_tree(sd, size_mb, err);
-    if (rc < 0)
-        state_unlock(sd);
-    return rc;
+    if (rc == 0)
+        return 0;
+    state_unlock(sd);
+    return advise(sd->path, err);
 }
 
 bool state_dir_seen_by(struct state_dir *sd, pid_t pid)

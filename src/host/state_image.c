@@ -13,6 +13,12 @@
 
 #define MIB (1024u * 1024u)
 
+static int is_odd(const struct state_dir *sd, const char *what, struct error *err)
+{
+    error_set(err, ERR_INVALID, "%s/" STATE_IMAGE_SHOWN ": %s", sd->path, what);
+    return error_hint(err, STATE_HINT_MOVE);
+}
+
 int state_image_open(struct state_dir *sd, int flags, int *fd, struct stat *st, struct error *err)
 {
     AUTO_FD int image =
@@ -21,17 +27,19 @@ int state_image_open(struct state_dir *sd, int flags, int *fd, struct stat *st, 
     if (image < 0 && errno == ENOENT)
         return 0;
     if (image < 0 && errno == ELOOP)
-        return error_set(err, ERR_DENIED, "%s/" STATE_IMAGE_SHOWN ": is a symbolic link", sd->path);
+        return is_odd(sd, "is a symbolic link", err);
     if (image < 0 || fstat(image, st) < 0)
         return error_sys(err, errno, "opening %s/" STATE_IMAGE_SHOWN, sd->path);
     if (!S_ISREG(st->st_mode))
-        return error_set(err, ERR_INVALID, "%s/" STATE_IMAGE_SHOWN ": is not a regular file",
-                         sd->path);
-    if (st->st_uid != geteuid())
-        return error_set(err, ERR_DENIED,
-                         "%s/" STATE_IMAGE_SHOWN ": belongs to user %u, who could change it "
-                         "while it is mounted",
-                         sd->path, st->st_uid);
+        return is_odd(sd, "is not a regular file", err);
+    if (st->st_uid != geteuid()) {
+        error_set(err, ERR_DENIED,
+                  "%s/" STATE_IMAGE_SHOWN ": belongs to user %u, who could change it "
+                  "while it is mounted",
+                  sd->path, st->st_uid);
+        return error_hint(err, "give it to the user who runs this, with chown, or use another "
+                               "directory");
+    }
     *fd = image;
     image = -1;
     return 1;
@@ -105,7 +113,7 @@ static int set_size(int fd, uint64_t size, const struct state_dir *sd, struct er
 static int format(struct state_dir *sd, struct error *err)
 {
     static const char *const argv[] = {
-        "mkfs.ext4",      "-F", "-m", "0", "-E", "lazy_itable_init=0,root_owner=0:0",
+        "mkfs.ext4",      "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,root_owner=0:0",
         STATE_IMAGE_TEMP, NULL};
     AUTO_BUF struct buf said = BUF(STATE_TOOL_OUTPUT_MAX);
     char text[STATE_TOOL_SAID_SIZE];
@@ -113,8 +121,9 @@ static int format(struct state_dir *sd, struct error *err)
 
     if (status <= 0)
         return status;
-    return error_set(err, ERR_IO, "mkfs.ext4 failed with status %d: %s", status,
-                     state_tool_said(&said, text));
+    error_set(err, ERR_IO, "mkfs.ext4 failed with status %d: %s", status,
+              state_tool_said(&said, text));
+    return error_hint(err, STATE_HINT_ROOM, sd->path);
 }
 
 static int fill_temp(struct state_dir *sd, uint64_t size, struct error *err)

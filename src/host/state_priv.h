@@ -19,6 +19,10 @@
 
 #define STATE_IMAGE_SHOWN STATE_HOSTFS "/" STATE_IMAGE_NAME
 
+/* What to do, said in more than one place; ROOM wants the directory. */
+#define STATE_HINT_ROOM "make room where %s lies, or use a directory elsewhere"
+#define STATE_HINT_MOVE "move it away, or use another directory"
+
 struct state_dir {
     char *path;   /* of STATE_DIR, resolved */
     bool exposed; /* others than we and root may rename what is in STATE_DIR */
